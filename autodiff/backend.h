@@ -1,0 +1,53 @@
+/* What runs plans. A backend fills one of these tables; the CPU's is always there, others are opened at run time.
+ * Every entry is required. Nothing here may abort or print; failures go through ad__fail of the context. */
+#ifndef AUTODIFF_BACKEND_H
+#define AUTODIFF_BACKEND_H
+
+#include "autodiff/context.h"
+#include "autodiff/tape.h"
+
+/* What changes between two runs of one plan. */
+typedef struct run_bind {
+    const double *scalar;  /* the tape's run-time numbers */
+    void *const *bound;    /* memory of the bound inputs, in slot order */
+    const block *blocks;   /* the tape's memory, one block for each segment; the plan writes the last */
+    uint64_t blocks_epoch; /* changes whenever a block moved */
+    uint64_t key;          /* of the draws */
+    uint32_t run;
+} run_bind;
+
+/* What a run reports beside its values. */
+typedef struct run_outcome {
+    bool finite;          /* false: the assignments were not made */
+    node_id bad_index;    /* node whose index was out of range, or -1 */
+    int64_t bad_value;
+} run_outcome;
+
+struct ad_backend {
+    const char *name;
+    /* NULL after an error; `device` is what the user asked for ("cpu", "cuda:1"). */
+    void *(*open)(ad_context *c, const char *device);
+    void (*close)(void *state);
+    const char *(*describe)(void *state); /* one line; lives as long as the state */
+    int (*set_threads)(void *state, int threads);
+
+    /* Memory of tensors and blocks, aligned to 64 bytes; uncleared; NULL after an error. */
+    void *(*memory_new)(void *state, size_t bytes);
+    void (*memory_free)(void *state, void *memory);
+    bool (*upload)(void *state, void *to, const void *from, size_t bytes);
+    bool (*download)(void *state, void *to, const void *from, size_t bytes);
+    bool (*clear)(void *state, void *memory, size_t bytes);
+    void *(*host_pointer)(void *state, void *memory); /* NULL where the host cannot reach it */
+
+    /* Turns a planned program into something runnable; NULL after an error. */
+    void *(*lower)(void *state, const plan *p);
+    void (*release)(void *state, void *program);
+    bool (*run)(void *state, void *program, const run_bind *bind, run_outcome *outcome);
+};
+
+extern const ad_backend ad__cpu_backend;
+/* Chooses and opens the context's backend; false after an error. */
+bool ad__backend_start(ad_context *c, const char *device);
+void ad__tensors_free(ad_context *c);
+
+#endif

@@ -1,0 +1,167 @@
+/* What a context holds, and the small services every file of autodiff uses: memory, errors, handles, names, shapes.
+ * Internal: included by autodiff, by backends, and by the rooms above for the ad__ calls they need. */
+#ifndef AUTODIFF_CONTEXT_H
+#define AUTODIFF_CONTEXT_H
+
+#include "autodiff/ad.h"
+#include "autodiff/philox.h"
+
+typedef int32_t node_id; /* index on a tape; -1 is no node */
+
+typedef struct ad_backend ad_backend;
+typedef struct tape tape;
+typedef struct plan plan;
+
+/* ---- memory: every allocation of the library goes through these -------------------------------------------------- */
+
+/* Grows, makes or (size 0) frees; NULL and an error on failure. The new part is not cleared. */
+void *ad__allocate(ad_context *c, void *old, size_t size);
+/* Makes *array hold at least `need` elements, doubling; false and an error on failure, with the array as it was. */
+bool ad__reserve(ad_context *c, void *array, int64_t *capacity, int64_t need, size_t element);
+/* Bytes that live until the step or scope ends (bump allocation); NULL and an error on failure. */
+void *ad__step_bytes(ad_context *c, size_t size);
+
+/* ---- handles ------------------------------------------------------------------------------------------------------ */
+
+/* A handle is one odd word: bit 0 set, index in bits 1..31, generation in bits 32..61, kind in bits 62..63. */
+typedef enum handle_kind { HANDLE_NIL, HANDLE_STEP, HANDLE_PERSISTENT, HANDLE_OBJECT } handle_kind;
+#define HANDLE_GENERATION_MASK 0x3fffffffu
+
+static inline void *handle_make(handle_kind kind, uint32_t generation, int32_t index)
+{
+    return (void *)((uintptr_t)kind << 62 | (uintptr_t)(generation & HANDLE_GENERATION_MASK) << 32 |
+                    (uintptr_t)(uint32_t)index << 1 | 1);
+}
+static inline handle_kind handle_kind_of(const void *h) { return (handle_kind)((uintptr_t)h >> 62); }
+static inline uint32_t handle_generation(const void *h) { return (uintptr_t)h >> 32 & HANDLE_GENERATION_MASK; }
+static inline int32_t handle_index(const void *h) { return (int32_t)((uintptr_t)h >> 1 & 0x7fffffff); }
+#define AD_NIL ((ad_tensor *)handle_make(HANDLE_NIL, 0, 0))
+
+/* Objects of the rooms above (distributions) with a step's life: registers `object` (from ad__step_bytes) and gives its
+ * handle; ad__object gives it back, or NULL with an error that says `what` was stale. */
+void *ad__object_new(ad_context *c, void *object);
+void *ad__object(ad_context *c, const void *handle, const char *what);
+
+/* ---- interned names and shapes ------------------------------------------------------------------------------------ */
+
+/* Copies of names, each once, never moved; id from 0. -1 after an error. */
+int32_t ad__name(ad_context *c, const char *text);
+const char *ad__name_text(ad_context *c, int32_t id);
+uint32_t ad__name_hash(ad_context *c, int32_t id); /* 32 bits, distinct for every name of this context: keys draws */
+
+typedef struct shape_info {
+    ad_shape shape;
+    int64_t size;
+} shape_info;
+enum { SHAPE_PAGE = 64 };
+int32_t ad__shape(ad_context *c, const ad_shape *s); /* id of an equal shape; -1 after an error */
+const shape_info *ad__shape_info(ad_context *c, int32_t id);
+/* NumPy's broadcasting; false when they do not fit (no error reported). */
+bool ad__broadcast(const ad_shape *a, const ad_shape *b, ad_shape *out);
+/* "(3, 4)" in one of a few rotating buffers of the context. */
+const char *ad__shape_text(ad_context *c, const ad_shape *s);
+
+/* ---- errors --------------------------------------------------------------------------------------------------------- */
+
+/* Frames say where in the user's program we are; they cost nothing until an error is formatted, innermost first. */
+typedef struct error_frame {
+    struct error_frame *outer;
+    const char *kind, *name; /* `in plate "rows"`; name may be NULL: `in model` */
+} error_frame;
+
+void ad__fail(ad_context *c, ad_error_kind kind, const char *hint, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* ---- persistent tensors ---------------------------------------------------------------------------------------------- */
+
+typedef enum tensor_kind { TENSOR_FREE, TENSOR_INPUT, TENSOR_BORROWED, TENSOR_STATE } tensor_kind;
+
+typedef struct tensor {
+    void *data;     /* backend memory; a borrowed tensor's is the caller's */
+    int32_t shape;
+    uint8_t kind, dtype;
+    int32_t slab;                /* of a state, else -1 */
+    uint32_t generation;         /* of the handle */
+    uint32_t tape_generation;    /* the tape that has recorded it, as node `node` */
+    node_id node;
+    int64_t serial;              /* never reused: what a plan knows a state by */
+    int32_t next_free;
+} tensor;
+
+tensor *ad__tensor(ad_context *c, const ad_tensor *handle); /* NULL, no error, when it is not a live persistent */
+
+typedef struct slab {
+    void *data;
+    size_t size, used;
+    int32_t live; /* states in it; at 0 it is used afresh */
+} slab;
+
+/* ---- the context ------------------------------------------------------------------------------------------------------ */
+
+typedef struct name_entry {
+    char *text;
+    uint32_t hash, key; /* key: the distinct hash that draws use */
+} name_entry;
+
+struct ad_context {
+    ad_allocator allocator;
+    ad_counters counters;
+    ad_precision precision;
+    int threads;
+    int64_t max_nodes;
+
+    ad_error_kind error_kind;
+    char error[2048];
+    const char *file;
+    int line;
+    error_frame *frame;
+
+    name_entry *names;
+    int64_t n_names, cap_names;
+    int32_t *name_slots; /* open addressing; -1 empty */
+    int64_t n_name_slots;
+
+    shape_info **shapes; /* pages of SHAPE_PAGE: an entry never moves */
+    int64_t n_shapes, cap_shape_pages;
+    int32_t *shape_slots;
+    int64_t n_shape_slots;
+    char shape_text[4][256];
+    int shape_text_next;
+
+    tensor *tensors;
+    int64_t n_tensors, cap_tensors;
+    int32_t free_tensor;
+    int64_t next_serial;
+    slab *slabs;
+    int64_t n_slabs, cap_slabs;
+
+    tape *tape;       /* the open one, or NULL */
+    tape *spare;      /* closed tapes, kept for their memory */
+    uint32_t generation;
+
+    plan **plans; /* the cache, most recent first */
+    int64_t n_plans, cap_plans;
+    int max_plans;
+    uint32_t passes; /* which planner passes run, one bit each */
+
+    uint64_t epoch; /* last given to a tape's blocks */
+    uint64_t seed;  /* of all streams */
+
+    const ad_backend *backend;
+    void *backend_state;
+
+    void *client; /* the state of the room above */
+    void (*client_free)(ad_context *c, void *client);
+};
+
+ad_context *ad__current(void); /* the thread's context, made if need be; NULL only without memory for it */
+static inline bool ad__ok(const ad_context *c) { return c->error_kind == AD_ERROR_NONE; }
+static inline size_t ad__dtype_bytes(const ad_context *c, int dtype)
+{
+    return dtype == AD_INT64 ? 8 : dtype == AD_BYTE ? 1 : c->precision == AD_DOUBLE ? 8 : 4;
+}
+
+/* 64-bit mixing, for hashes and keys. */
+static inline uint64_t ad__mix(uint64_t x) { return philox_mix(x); }
+
+#endif

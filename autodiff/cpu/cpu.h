@@ -1,0 +1,113 @@
+/* Inside the CPU backend: its state, and the programs that plans are lowered to. */
+#ifndef AUTODIFF_CPU_CPU_H
+#define AUTODIFF_CPU_CPU_H
+
+#include "autodiff/backend.h"
+#include "autodiff/cpu/blas.h"
+#include "autodiff/cpu/gemm.h"
+#include "autodiff/cpu/kernels.h"
+#include "autodiff/cpu/pool.h"
+#include "autodiff/plan.h"
+
+enum {
+    TILE = 512,          /* elements of an elementwise item that go through all its members at once: they stay in L1 */
+    CHUNK_TILES = 8,     /* tiles of a chunk, the unit that threads take: fixed by shape alone */
+    WORTH_THREADS = 16384 /* elements below which waking another thread costs more than it saves */
+};
+
+typedef struct cpu_state {
+    ad_context *context;
+    const cpu_kernels *kernels;
+    const gemm_kernel *gemm;
+    blas library;
+    bool has_library;
+    cpu_pool *pool;
+    char *scratch;         /* one stretch for each thread, for tiles */
+    size_t scratch_each;
+    char *packed;          /* operand of the product that is running, packed */
+    size_t packed_bytes;
+    char description[256];
+} cpu_state;
+
+typedef struct cpu_program cpu_program;
+typedef struct cpu_step cpu_step;
+typedef struct spread spread;
+
+/* A kernel with everything it needs; pointers are looked up in program->pointer, which is refreshed when memory moves. */
+struct cpu_step {
+    chunk_fn *run; /* job: the step */
+    cpu_program *program;
+    int64_t chunks;
+    bool parallel;
+    int32_t pointer;  /* first of its pointers; output first */
+    int32_t node;
+    int64_t size[8];  /* what the kernel's function says */
+    void *detail;     /* a tile program, a product, a list */
+};
+
+struct cpu_program {
+    cpu_state *state;
+    const plan *plan;
+    void **pointer;
+    place *reference; /* what each pointer points to */
+    int32_t n_pointers;
+    int32_t *bound; /* pointers to refresh at each run */
+    int32_t n_bound;
+    uint64_t epoch;
+    cpu_step *step;
+    int32_t n_steps, gate;
+    void **detail; /* memory of all step->detail */
+    int64_t n_details, cap_details, cap_steps, cap_pointers, cap_references, cap_bound;
+    const run_bind *bind;  /* during a run */
+    run_outcome *outcome;
+};
+
+static inline void *step_pointer(const cpu_step *s, int i) { return s->program->pointer[s->pointer + i]; }
+static inline size_t real_bytes(const cpu_program *p) { return (size_t)p->state->kernels->bits / 8; }
+
+/* Elements of a strided array in the row-major order of a loop, innermost dimension first; stride 0 repeats. */
+struct spread {
+    int rank;
+    int64_t dim[AD_MAX_RANK], stride[AD_MAX_RANK];
+};
+/* The elements [from, from + n) of the loop, each `element` bytes, into out. */
+void cpu_spread(const spread *s, size_t element, int64_t from, int64_t n, const void *x, void *out);
+/* x of shape `from` broadcast to shape `to`. */
+spread cpu_spread_broadcast(const ad_shape *from, const ad_shape *to);
+
+/* An elementwise item: operands are loaded, members computed, tile by tile. A slot is a stretch of elements that members
+ * read or write: memory itself where it lies in the order of the loop, else a piece of scratch. */
+typedef enum slot_kind { SLOT_MEMORY, SLOT_SPLAT, SLOT_SPREAD, SLOT_SCRATCH } slot_kind;
+typedef struct tile_slot {
+    int32_t kind;
+    int32_t pointer; /* of memory, splat and spread */
+    int32_t scratch; /* ordinal of its tile of scratch */
+    spread *spread;
+} tile_slot;
+typedef struct tile_member {
+    elementwise_kernel *run;
+    int16_t out, in[4];
+} tile_member;
+typedef struct tile_program {
+    int64_t size;
+    int32_t n_slots, n_members, n_scratch;
+    int32_t n_spreads, n_memories;
+    tile_slot *slot;
+    tile_member *member;
+    int16_t *spread_slot, *memory_slot; /* the slots of those kinds */
+} tile_program;
+enum { TILE_SLOTS = 256 };
+
+chunk_fn cpu_run_tiles;
+/* Each appends the steps of its item; false after an error. */
+bool cpu_lower_tiles(cpu_program *p, const plan_item *item);
+bool cpu_lower_node(cpu_program *p, int32_t node);
+bool cpu_lower_product(cpu_program *p, int32_t node);
+
+/* A new step with the pointers of a node and of the operands it reads, in order; NULL after an error. */
+cpu_step *cpu_step_new(cpu_program *p, chunk_fn *run, int32_t node);
+int32_t cpu_pointer_new(cpu_program *p, place at); /* -1 after an error */
+void *cpu_detail(cpu_program *p, size_t bytes);    /* cleared memory that lives as long as the program; NULL: error */
+bool cpu_need_scratch(cpu_state *s, size_t each);
+
+#endif

@@ -1,0 +1,212 @@
+/* The elementwise and reducing kernels of one precision and instruction set: loops the compiler turns into vectors.
+ * Compiled once for each; the table at the end is all that leaves the file. */
+#include "autodiff/cpu/kernels.h"
+
+#include "autodiff/cpu/random.h"
+#include "autodiff/real.h"
+
+/* ---- elementwise, from the rows -------------------------------------------------------------------------------------------- */
+
+#define ELEMENTWISE(name) \
+    static void kernel_##name(int64_t n, void *out_, const void *a_, const void *b_, const void *c_, const void *d_)
+#define LOOP _Pragma("GCC ivdep") for (int64_t i = 0; i < n; i++)
+#define AD_OP1(name, formula, ...) \
+    ELEMENTWISE(name) \
+    { \
+        (void)b_, (void)c_, (void)d_; \
+        real *out = out_; \
+        const real *x_ = a_; \
+        LOOP \
+        { \
+            real x = x_[i]; \
+            out[i] = formula; \
+        } \
+    }
+#define AD_OP2(name, formula, ...) \
+    ELEMENTWISE(name) \
+    { \
+        (void)c_, (void)d_; \
+        real *out = out_; \
+        const real *pa = a_, *pb = b_; \
+        LOOP \
+        { \
+            real a = pa[i], b = pb[i]; \
+            out[i] = formula; \
+        } \
+    }
+#define AD_OP3(name, formula, ...) \
+    ELEMENTWISE(name) \
+    { \
+        (void)d_; \
+        real *out = out_; \
+        const real *pa = a_, *pb = b_, *pc = c_; \
+        LOOP \
+        { \
+            real a = pa[i], b = pb[i], c = pc[i]; \
+            out[i] = formula; \
+        } \
+    }
+#define AD_OP4(name, formula, ...) \
+    ELEMENTWISE(name) \
+    { \
+        real *out = out_; \
+        const real *pa = a_, *pb = b_, *pc = c_, *pd = d_; \
+        LOOP \
+        { \
+            real a = pa[i], b = pb[i], c = pc[i], d = pd[i]; \
+            out[i] = formula; \
+        } \
+    }
+#include "autodiff/ops.def"
+
+/* ---- filling and converting --------------------------------------------------------------------------------------------------- */
+
+static void splat(int64_t n, void *out_, const void *value)
+{
+    real *out = out_, v = *(const real *)value;
+    for (int64_t i = 0; i < n; i++) out[i] = v;
+}
+static void store(void *out, int64_t i, double value) { ((real *)out)[i] = (real)value; }
+static void arange(int64_t from, int64_t n, void *out_)
+{
+    real *out = out_;
+    for (int64_t i = 0; i < n; i++) out[i] = (real)(from + i);
+}
+static void from_byte(int64_t n, const uint8_t *x, void *out_)
+{
+    real *out = out_;
+    for (int64_t i = 0; i < n; i++) out[i] = (real)x[i];
+}
+static void from_int64(int64_t n, const int64_t *x, void *out_)
+{
+    real *out = out_;
+    for (int64_t i = 0; i < n; i++) out[i] = (real)x[i];
+}
+static void add_row(int64_t n, const void *x_, void *out_)
+{
+    real *out = out_;
+    const real *x = x_;
+    for (int64_t i = 0; i < n; i++) out[i] += x[i];
+}
+
+/* ---- reductions --------------------------------------------------------------------------------------------------------------- */
+
+enum { LANES = 32 }; /* partial results of a row, whatever the vectors' width: the order of additions is fixed by n alone */
+
+static void sum_rows(int64_t rows, int64_t n, const void *x_, void *out_)
+{
+    real *out = out_;
+    for (int64_t r = 0; r < rows; r++) {
+        const real *x = (const real *)x_ + r * n;
+        real lane[LANES] = { 0 }, sum = 0;
+        int64_t i = 0;
+        for (; i + LANES <= n; i += LANES)
+            for (int j = 0; j < LANES; j++) lane[j] += x[i + j];
+        if (i)
+            for (int width = LANES / 2; width; width /= 2)
+                for (int j = 0; j < width; j++) lane[j] += lane[j + width];
+        for (; i < n; i++) sum += x[i];
+        out[r] = lane[0] + sum;
+    }
+}
+
+static void max_rows(int64_t rows, int64_t n, const void *x_, void *out_)
+{
+    real *out = out_;
+    for (int64_t r = 0; r < rows; r++) {
+        const real *x = (const real *)x_ + r * n;
+        real most = x[0];
+        for (int64_t i = 1; i < n; i++) most = real_max(most, x[i]);
+        out[r] = most;
+    }
+}
+
+static void sum_columns(int64_t n, int64_t stride, int64_t columns, const void *x_, void *out_)
+{
+    real *restrict out = out_;
+    const real *restrict x = x_;
+    for (int64_t i = 0; i < columns; i++) out[i] = 0;
+    for (int64_t r = 0; r < n; r++)
+        for (int64_t i = 0; i < columns; i++) out[i] += x[r * stride + i];
+}
+
+static void max_columns(int64_t n, int64_t stride, int64_t columns, const void *x_, void *out_)
+{
+    real *restrict out = out_;
+    const real *restrict x = x_;
+    for (int64_t i = 0; i < columns; i++) out[i] = x[i];
+    for (int64_t r = 1; r < n; r++)
+        for (int64_t i = 0; i < columns; i++) out[i] = real_max(out[i], x[r * stride + i]);
+}
+
+static double total(int64_t n, const void *x_)
+{
+    const real *x = x_;
+    double lane[LANES] = { 0 }, sum = 0;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] += (double)x[i + j];
+    if (i)
+        for (int width = LANES / 2; width; width /= 2)
+            for (int j = 0; j < width; j++) lane[j] += lane[j + width];
+    for (; i < n; i++) sum += (double)x[i];
+    return lane[0] + sum;
+}
+
+static bool all_finite(int64_t n, const void *x_)
+{
+    const real *x = x_;
+    real_bits bad = 0, top = real_to_bits(REAL_INF);
+    for (int64_t i = 0; i < n; i++) bad |= (real_to_bits(x[i]) & top) == top ? 1 : 0;
+    return !bad;
+}
+
+static void cumsum(int64_t n, int64_t stride, bool reverse, const void *x_, void *out_)
+{
+    const real *x = x_;
+    real *out = out_, sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t at = (reverse ? n - 1 - i : i) * stride;
+        sum += x[at];
+        out[at] = sum;
+    }
+}
+
+static void uniform(void *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw, uint32_t run)
+{
+    CPU_NAME(fill_uniform)(out, from, to, key, site, draw, run);
+}
+static void normal(void *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw, uint32_t run)
+{
+    CPU_NAME(fill_normal)(out, from, to, key, site, draw, run);
+}
+
+#define TEXT_(x) #x
+#define TEXT(x) TEXT_(x)
+
+const cpu_kernels CPU_NAME(cpu_kernels) = {
+    .isa = TEXT(CPU_ISA),
+    .bits = AD_REAL_BITS,
+    .elementwise = {
+#define AD_OP1(name, ...) [OP_##name] = kernel_##name,
+#define AD_OP2(name, ...) [OP_##name] = kernel_##name,
+#define AD_OP3(name, ...) [OP_##name] = kernel_##name,
+#define AD_OP4(name, ...) [OP_##name] = kernel_##name,
+#include "autodiff/ops.def"
+    },
+    .splat = splat,
+    .store = store,
+    .arange = arange,
+    .sum_rows = sum_rows,
+    .max_rows = max_rows,
+    .sum_columns = sum_columns,
+    .max_columns = max_columns,
+    .total = total,
+    .finite = all_finite,
+    .cumsum = cumsum,
+    .add_row = add_row,
+    .from_byte = from_byte,
+    .from_int64 = from_int64,
+    .uniform = uniform,
+    .normal = normal,
+};

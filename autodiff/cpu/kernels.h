@@ -1,0 +1,40 @@
+/* The table of CPU kernels: one for each precision and instruction set, chosen when a context opens. `real` is float or
+ * double by the table; sizes are in elements. No kernel allocates, locks or fails. */
+#ifndef AUTODIFF_CPU_KERNELS_H
+#define AUTODIFF_CPU_KERNELS_H
+
+#include "autodiff/cpu/isa.h"
+#include "autodiff/tape.h"
+
+/* out[i] = formula(a[i], b[i], c[i], d[i]); out may be any of the operands, else they do not overlap. */
+typedef void elementwise_kernel(int64_t n, void *out, const void *a, const void *b, const void *c, const void *d);
+
+typedef struct cpu_kernels {
+    const char *isa;
+    int bits;
+    elementwise_kernel *elementwise[N_ELEMENTWISE];
+    void (*splat)(int64_t n, void *out, const void *value); /* out[i] = *value */
+    void (*store)(void *out, int64_t i, double value);      /* ((real *)out)[i] = value, from a double */
+    void (*arange)(int64_t from, int64_t n, void *out);     /* from, from + 1, ... */
+
+    /* x (rows, n) -> out (rows): each row's sum or maximum, in an order fixed by n alone */
+    void (*sum_rows)(int64_t rows, int64_t n, const void *x, void *out);
+    void (*max_rows)(int64_t rows, int64_t n, const void *x, void *out);
+    /* x (n, stride) -> out: sums or maxima of `columns` neighbouring columns, row after row */
+    void (*sum_columns)(int64_t n, int64_t stride, int64_t columns, const void *x, void *out);
+    void (*max_columns)(int64_t n, int64_t stride, int64_t columns, const void *x, void *out);
+    double (*total)(int64_t n, const void *x); /* sum in double */
+    bool (*finite)(int64_t n, const void *x);
+    void (*cumsum)(int64_t n, int64_t stride, bool reverse, const void *x, void *out); /* one line of elements */
+    void (*add_row)(int64_t n, const void *x, void *out);                              /* out += x */
+    void (*from_byte)(int64_t n, const uint8_t *x, void *out);
+    void (*from_int64)(int64_t n, const int64_t *x, void *out);
+    /* elements [from, to) of the stream (autodiff/philox.h); out points at element `from` */
+    void (*uniform)(void *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw, uint32_t run);
+    void (*normal)(void *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw, uint32_t run);
+} cpu_kernels;
+
+#define CPU_DECLARE_KERNELS(isa) extern const cpu_kernels cpu_kernels_f32_##isa, cpu_kernels_f64_##isa;
+CPU_FOR_EACH_ISA(CPU_DECLARE_KERNELS)
+
+#endif

@@ -1,0 +1,117 @@
+/* Uniform and normal fills, compiled once per precision and instruction set; the CPU backend calls them through random.h.
+ * Whole tiles of blocks are computed in loops that the compiler vectorises; a range's ragged ends go through a buffer.
+ */
+#include "autodiff/cpu/random.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
+
+#include "autodiff/draw.h"
+
+enum { TILE = 64, ELEMENTS = TILE * DRAW_LANES };            /* blocks, and elements, of a tile */
+
+typedef struct {
+    uint64_t key;
+    uint32_t site, draw, run;
+} stream;
+
+/* philox_word4 on a vector of blocks: a word in each 64 bit lane, whose upper half is not looked at.  By hand since the
+ * compiler has no loop form of the instruction that multiplies lower halves, and this is most of a draw's cost. */
+#if defined __AVX512F__
+typedef uint64_t words __attribute__((vector_size(64)));
+typedef uint32_t halves __attribute__((vector_size(32)));
+static inline words multiply(words a, words b) { return (words)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
+#elif defined __AVX2__
+typedef uint64_t words __attribute__((vector_size(32)));
+typedef uint32_t halves __attribute__((vector_size(16)));
+static inline words multiply(words a, words b) { return (words)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
+#else
+typedef uint64_t words __attribute__((vector_size(16)));
+typedef uint32_t halves __attribute__((vector_size(8)));
+#if defined __SSE2__
+static inline words multiply(words a, words b) { return (words)_mm_mul_epu32((__m128i)a, (__m128i)b); }
+#else
+static inline words multiply(words a, words b) { return (a & UINT32_MAX) * b; }
+#endif
+#endif
+enum { WIDTH = sizeof(words) / sizeof(uint64_t) };
+
+/* Blocks first .. first + TILE - 1, first a multiple of TILE -> bits[lane][block] */
+static inline void tile_bits(const stream *s, uint64_t first, real_bits (*restrict bits)[TILE])
+{
+    words index;
+    for (int i = 0; i < WIDTH; i++)
+        index[i] = first + (uint64_t)i;
+    const words zero = index - index, m0 = zero + 0xd2511f53u, m1 = zero + 0xcd9e8d57u;
+    const uint64_t high = (first >> 32 & 0xffff) | s->draw << 16;
+    for (int j = 0; j < TILE; j += WIDTH) {
+        words c0 = index + (uint64_t)j, c1 = zero + high, c2 = zero + s->site, c3 = zero + s->run;
+        uint32_t k0 = (uint32_t)s->key, k1 = (uint32_t)(s->key >> 32);
+        for (int round = 0; round < 10; round++) {
+            words p = multiply(c0, m0), q = multiply(c2, m1);
+            c0 = q >> 32 ^ c1 ^ k0;
+            c1 = q;
+            c2 = p >> 32 ^ c3 ^ k1;
+            c3 = p;
+            k0 += 0x9e3779b9u;
+            k1 += 0xbb67ae85u;
+        }
+#if AD_REAL_BITS == 32
+        const halves lanes[4] = {__builtin_convertvector(c0, halves), __builtin_convertvector(c1, halves),
+                                 __builtin_convertvector(c2, halves), __builtin_convertvector(c3, halves)};
+#else
+        const words lanes[2] = {(c0 & UINT32_MAX) | c1 << 32, (c2 & UINT32_MAX) | c3 << 32};
+#endif
+        for (int lane = 0; lane < DRAW_LANES; lane++)
+            memcpy(&bits[lane][j], &lanes[lane], sizeof lanes[lane]);
+    }
+}
+
+/* out[ELEMENTS], from block `first` on */
+static void tile_uniform(const stream *s, uint64_t first, real *restrict out)
+{
+    real_bits bits[DRAW_LANES][TILE];
+    tile_bits(s, first, bits);
+    for (int j = 0; j < TILE; j++)
+        for (int lane = 0; lane < DRAW_LANES; lane++)
+            out[j * DRAW_LANES + lane] = draw_uniform_of(bits[lane][j]);
+}
+
+static void tile_normal(const stream *s, uint64_t first, real *restrict out)
+{
+    real_bits bits[DRAW_LANES][TILE];
+    tile_bits(s, first, bits);
+    for (int j = 0; j < TILE; j++)
+        for (int lane = 0; lane < DRAW_LANES; lane += 2)
+            draw_normals_of(bits[lane][j], bits[lane + 1][j], &out[j * DRAW_LANES + lane], &out[j * DRAW_LANES + lane + 1]);
+}
+
+/* Elements [from, to) by tiles. */
+static inline void fill(void (*tile)(const stream *, uint64_t, real *), const stream *s, real *out, int64_t from, int64_t to)
+{
+    real buffer[ELEMENTS];
+    for (int64_t start = from - from % ELEMENTS; start < to; start += ELEMENTS) {
+        int64_t low = start < from ? from : start, high = start + ELEMENTS < to ? start + ELEMENTS : to;
+        bool whole = high - low == ELEMENTS;
+        real *into = whole ? out + (low - from) : buffer;
+        tile(s, (uint64_t)start / DRAW_LANES, into);
+        if (!whole)
+            memcpy(out + (low - from), buffer + (low - start), (size_t)(high - low) * sizeof(real));
+    }
+}
+
+void CPU_NAME(fill_uniform)(real *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw, uint32_t run)
+{
+    const stream s = {key, site, draw, run};
+    fill(tile_uniform, &s, out, from, to);
+}
+
+void CPU_NAME(fill_normal)(real *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw, uint32_t run)
+{
+    const stream s = {key, site, draw, run};
+    fill(tile_normal, &s, out, from, to);
+}

@@ -1,0 +1,408 @@
+/* The structured kernels but products: moving, reducing, drawing, totals, assignments. Each section lowers a node to a step
+ * and runs its chunks; sizes come from the node's attributes (structured.def). */
+#include <stdatomic.h>
+#include <string.h>
+
+#include "autodiff/cpu/cpu.h"
+#include "autodiff/philox.h"
+
+static const cpu_kernels *kernels(const cpu_step *s) { return s->program->state->kernels; }
+static int64_t pieces(int64_t n, int64_t piece) { return n <= 0 ? 1 : (n + piece - 1) / piece; }
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+enum { PIECE = CHUNK_TILES * TILE };
+
+/* ---- moving ----------------------------------------------------------------------------------------------------------------- */
+
+/* expand, permute: size 0 elements, 1 bytes of each */
+static void run_spread(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    (void)thread;
+    int64_t begin = from * PIECE, end = least(to * PIECE, s->size[0]);
+    if (end > begin)
+        cpu_spread(s->detail, (size_t)s->size[1], begin, end - begin, step_pointer(s, 1),
+                   (char *)step_pointer(s, 0) + begin * s->size[1]);
+}
+
+/* cast: size 0 elements, 1 dtype */
+static void run_cast(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    (void)thread;
+    int64_t begin = from * PIECE, end = least(to * PIECE, s->size[0]);
+    char *out = (char *)step_pointer(s, 0) + (size_t)begin * real_bytes(s->program);
+    if (s->size[1] == AD_BYTE) kernels(s)->from_byte(end - begin, (const uint8_t *)step_pointer(s, 1) + begin, out);
+    else kernels(s)->from_int64(end - begin, (const int64_t *)step_pointer(s, 1) + begin, out);
+}
+
+/* slice, pad: attributes 1.. of the node, bytes of an element in size 0 */
+static void run_cut(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    (void)from, (void)to, (void)thread;
+    const plan *p = s->program->plan;
+    const node *n = &p->node[s->node];
+    const int64_t *a = plan_attrs(p, s->node);
+    int64_t start = n->bind < 0 ? a[5] : (int64_t)s->program->bind->scalar[n->bind];
+    size_t row = (size_t)(a[4] * a[3] * s->size[0]), pitch = (size_t)(a[2] * a[3] * s->size[0]);
+    size_t skip = (size_t)(start * a[3] * s->size[0]);
+    char *out = step_pointer(s, 0);
+    const char *x = step_pointer(s, 1);
+    if (n->op == OP_pad) memset(out, 0, (size_t)a[1] * pitch);
+    for (int64_t i = 0; i < a[1]; i++) {
+        if (n->op == OP_pad) memcpy(out + (size_t)i * pitch + skip, x + (size_t)i * row, row);
+        else memcpy(out + (size_t)i * row, x + (size_t)i * pitch + skip, row);
+    }
+}
+
+/* concat: size 0 bytes of an element, 1 parts */
+static void run_concat(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    (void)from, (void)to, (void)thread;
+    const plan *p = s->program->plan;
+    const int64_t *a = plan_attrs(p, s->node);
+    char *out = step_pointer(s, 0);
+    for (int64_t i = 0; i < a[1]; i++) {
+        for (int64_t j = 0; j < s->size[1]; j++) {
+            size_t row = (size_t)(((const int64_t *)s->detail)[j] * a[2] * s->size[0]);
+            memcpy(out, (const char *)step_pointer(s, 1 + (int)j) + (size_t)i * row, row);
+            out += row;
+        }
+    }
+}
+
+static bool bad_index(const cpu_step *s, int64_t index, int64_t size)
+{
+    if (index >= 0 && index < size) return false;
+    run_outcome *o = s->program->outcome;
+    o->bad_index = s->node;
+    o->bad_value = index;
+    return true;
+}
+
+/* gather: (outer, size, inner), index (members) -> (outer, members, inner); size 0 members */
+static void run_gather(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    (void)from, (void)to, (void)thread;
+    const int64_t *a = plan_attrs(s->program->plan, s->node), *index = step_pointer(s, 2);
+    size_t row = (size_t)a[3] * real_bytes(s->program);
+    char *out = step_pointer(s, 0);
+    const char *x = step_pointer(s, 1);
+    for (int64_t i = 0; i < a[1]; i++) {
+        for (int64_t j = 0; j < s->size[0]; j++, out += row) {
+            if (bad_index(s, index[j], a[2])) return;
+            memcpy(out, x + (size_t)(i * a[2] + index[j]) * row, row);
+        }
+    }
+}
+
+/* scatter_add: (outer, members, inner), index (members) -> (outer, size, inner) */
+static void run_scatter_add(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    (void)from, (void)to, (void)thread;
+    const int64_t *a = plan_attrs(s->program->plan, s->node), *index = step_pointer(s, 2);
+    size_t row = (size_t)a[3] * real_bytes(s->program);
+    char *out = step_pointer(s, 0);
+    const char *x = step_pointer(s, 1);
+    memset(out, 0, (size_t)(a[1] * a[2]) * row);
+    for (int64_t i = 0; i < a[1]; i++) {
+        for (int64_t j = 0; j < s->size[0]; j++, x += row) {
+            if (bad_index(s, index[j], a[2])) return;
+            kernels(s)->add_row(a[3], x, out + (size_t)(i * a[2] + index[j]) * row);
+        }
+    }
+}
+
+/* ---- reducing ----------------------------------------------------------------------------------------------------------------- */
+
+enum { COLUMNS = 64, ROW_ELEMENTS = 4096 };
+
+/* (outer, n, 1): chunks of whole rows, size 0 rows of a chunk; (outer, n, inner): chunks of columns, size 0 of them */
+static void run_reduce(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    (void)thread;
+    const int64_t *a = plan_attrs(s->program->plan, s->node);
+    bool max = s->program->plan->node[s->node].op == OP_reduce_max;
+    size_t element = real_bytes(s->program);
+    char *out = step_pointer(s, 0);
+    const char *x = step_pointer(s, 1);
+    if (a[2] == 1) {
+        int64_t begin = from * s->size[0], end = least(to * s->size[0], a[0]);
+        (max ? kernels(s)->max_rows : kernels(s)->sum_rows)(end - begin, a[1], x + (size_t)(begin * a[1]) * element,
+                                                            out + (size_t)begin * element);
+        return;
+    }
+    int64_t per_row = pieces(a[2], s->size[0]);
+    for (int64_t chunk = from; chunk < to; chunk++) {
+        int64_t i = chunk / per_row, column = chunk % per_row * s->size[0];
+        int64_t n = least(s->size[0], a[2] - column);
+        (max ? kernels(s)->max_columns : kernels(s)->sum_columns)(a[1], a[2], n, x + (size_t)(i * a[1] * a[2] + column) * element,
+                                                                  out + (size_t)(i * a[2] + column) * element);
+    }
+}
+
+/* A long sum to one number: partial sums of fixed pieces, then their sum. size 0 elements of a piece, 1 pieces */
+static void run_partial_sums(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    (void)thread;
+    int64_t n = plan_attrs(s->program->plan, s->node)[1];
+    size_t element = real_bytes(s->program);
+    for (int64_t i = from; i < to; i++)
+        kernels(s)->sum_rows(1, least(s->size[0], n - i * s->size[0]),
+                             (const char *)step_pointer(s, 1) + (size_t)(i * s->size[0]) * element,
+                             (char *)s->detail + (size_t)i * element);
+}
+static void run_sum_of_partials(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    (void)from, (void)to, (void)thread;
+    kernels(s)->sum_rows(1, s->size[1], s->detail, step_pointer(s, 0));
+}
+
+static void run_cumsum(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    (void)from, (void)to, (void)thread;
+    const int64_t *a = plan_attrs(s->program->plan, s->node);
+    size_t element = real_bytes(s->program);
+    for (int64_t i = 0; i < a[0]; i++) {
+        for (int64_t j = 0; j < a[2]; j++) {
+            size_t at = (size_t)(i * a[1] * a[2] + j) * element;
+            kernels(s)->cumsum(a[1], a[2], a[3], (const char *)step_pointer(s, 1) + at, (char *)step_pointer(s, 0) + at);
+        }
+    }
+}
+
+/* ---- sources -------------------------------------------------------------------------------------------------------------------- */
+
+static void run_random(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    (void)thread;
+    const int64_t *a = plan_attrs(s->program->plan, s->node);
+    const run_bind *b = s->program->bind;
+    int64_t begin = from * PIECE, end = least(to * PIECE, s->size[0]);
+    bool normal = s->program->plan->node[s->node].op == OP_random_normal;
+    (normal ? kernels(s)->normal : kernels(s)->uniform)((char *)step_pointer(s, 0) + (size_t)begin * real_bytes(s->program), begin,
+                                                        end, b->key, (uint32_t)a[0], (uint32_t)a[1], b->run);
+}
+
+static void run_random_index(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    (void)from, (void)to, (void)thread;
+    const int64_t *a = plan_attrs(s->program->plan, s->node);
+    const run_bind *b = s->program->bind;
+    uint64_t key = ad__mix(b->key ^ ad__mix((uint64_t)a[0] << 32 ^ (uint64_t)b->run ^ (uint64_t)a[1] << 48));
+    int64_t *out = step_pointer(s, 0);
+    for (int64_t i = 0; i < s->size[0]; i++) out[i] = (int64_t)feistel_permute(key, (uint64_t)i, (uint64_t)a[2]);
+}
+
+static void run_arange(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    (void)from, (void)to, (void)thread;
+    kernels(s)->arange(0, s->size[0], step_pointer(s, 0));
+}
+
+/* ---- totals and assignments --------------------------------------------------------------------------------------------------------- */
+
+/* pointers: out, then values and weights in turn; detail: for each value its size and the slot of its weight or -1 */
+static void run_weighted_total(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    (void)from, (void)to, (void)thread;
+    const int64_t *term = s->detail;
+    double sum = 0;
+    for (int64_t i = 0; i < s->size[0]; i += 2)
+        sum += s->program->bind->scalar[term[i + 1]] * kernels(s)->total(term[i], step_pointer(s, 1 + (int)i));
+    kernels(s)->store(step_pointer(s, 0), 0, sum);
+    memcpy((char *)step_pointer(s, 0) + sizeof sum, &sum, sizeof sum);
+}
+
+/* detail: for each operand the number of its first chunk and its size */
+static void run_guard(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    (void)thread;
+    const int64_t *operand = s->detail;
+    int64_t j = 0;
+    for (int64_t chunk = from; chunk < to; chunk++) {
+        while (j + 1 < s->size[0] && operand[2 * (j + 1)] <= chunk) j++;
+        int64_t begin = (chunk - operand[2 * j]) * PIECE, n = least(PIECE, operand[2 * j + 1] - begin);
+        const char *x = (const char *)step_pointer(s, 1 + (int)j) + (size_t)begin * real_bytes(s->program);
+        if (n > 0 && !kernels(s)->finite(n, x)) __atomic_store_n(&s->program->outcome->finite, false, __ATOMIC_RELAXED);
+    }
+}
+
+static void run_assign(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    (void)from, (void)to, (void)thread;
+    if (step_pointer(s, 1) != step_pointer(s, 2)) memcpy(step_pointer(s, 1), step_pointer(s, 2), (size_t)s->size[0]);
+}
+
+/* ---- lowering ------------------------------------------------------------------------------------------------------------------------ */
+
+static spread spread_of_permute(const plan *p, int32_t node)
+{
+    const ad_shape *x = &ad__shape_info(p->context, p->node[plan_inputs(p, node)[0]].shape)->shape;
+    int64_t strides[AD_MAX_RANK], stride = 1;
+    for (int i = x->rank - 1; i >= 0; i--) {
+        strides[i] = stride;
+        stride *= x->dim[i];
+    }
+    spread s = { .rank = x->rank };
+    for (int i = 0; i < x->rank; i++) {
+        int64_t axis = plan_attrs(p, node)[x->rank - 1 - i];
+        s.dim[i] = x->dim[axis];
+        s.stride[i] = strides[axis];
+    }
+    return s;
+}
+
+static bool lower_spread(cpu_program *p, int32_t node)
+{
+    const plan *pl = p->plan;
+    int32_t shape;
+    cpu_step *s = cpu_step_new(p, run_spread, node);
+    spread *to = cpu_detail(p, sizeof *to);
+    if (!s || !to) return false;
+    if (pl->node[node].op == OP_permute) {
+        *to = spread_of_permute(pl, node);
+    } else {
+        ad__plan_operand(pl, node, &shape);
+        *to = cpu_spread_broadcast(&ad__shape_info(pl->context, shape)->shape,
+                                   &ad__shape_info(pl->context, pl->node[node].shape)->shape);
+    }
+    s->detail = to;
+    s->size[0] = plan_size(pl, node);
+    s->size[1] = (int64_t)ad__dtype_bytes(pl->context, pl->node[node].dtype);
+    s->chunks = pieces(s->size[0], PIECE);
+    s->parallel = s->size[0] >= WORTH_THREADS;
+    return true;
+}
+
+static bool lower_reduce(cpu_program *p, int32_t node)
+{
+    const int64_t *a = plan_attrs(p->plan, node);
+    cpu_step *s = cpu_step_new(p, run_reduce, node);
+    if (!s) return false;
+    s->parallel = a[0] * a[1] * a[2] >= WORTH_THREADS;
+    if (a[0] == 1 && a[2] == 1 && a[1] > 2 * ROW_ELEMENTS && p->plan->node[node].op == OP_reduce_sum) {
+        s->run = run_partial_sums;
+        s->size[0] = ROW_ELEMENTS;
+        s->chunks = s->size[1] = pieces(a[1], ROW_ELEMENTS);
+        void *partial = s->detail = cpu_detail(p, (size_t)s->chunks * sizeof(double));
+        cpu_step *sum = partial ? cpu_step_new(p, run_sum_of_partials, node) : NULL;
+        if (!sum) return false;
+        sum->size[1] = pieces(a[1], ROW_ELEMENTS);
+        sum->detail = partial;
+        return true;
+    }
+    if (a[2] == 1) {
+        s->size[0] = a[1] >= ROW_ELEMENTS ? 1 : a[1] ? ROW_ELEMENTS / a[1] : ROW_ELEMENTS;
+        s->chunks = pieces(a[0], s->size[0]);
+    } else {
+        s->size[0] = COLUMNS;
+        s->chunks = a[0] * pieces(a[2], COLUMNS);
+    }
+    return true;
+}
+
+static bool lower_terms(cpu_program *p, int32_t node)
+{
+    const plan *pl = p->plan;
+    bool guard = pl->node[node].op == OP_guard;
+    int n = pl->node[node].n_inputs;
+    cpu_step *s = cpu_step_new(p, guard ? run_guard : run_weighted_total, node);
+    int64_t *detail = cpu_detail(p, (size_t)(2 * n + 2) * sizeof *detail), chunk = 0;
+    if (!s || !detail) return false;
+    s->detail = detail;
+    s->size[0] = n;
+    for (int i = 0; i < n; i++) {
+        int32_t in = plan_inputs(pl, node)[i];
+        if (guard) {
+            detail[2 * i] = chunk;
+            detail[2 * i + 1] = plan_size(pl, in);
+            chunk += pieces(plan_size(pl, in), PIECE);
+        } else {
+            detail[i] = i % 2 ? pl->node[in].bind : plan_size(pl, in);
+        }
+    }
+    s->chunks = guard ? chunk : 1;
+    s->parallel = guard && chunk * PIECE >= 4 * WORTH_THREADS && chunk > 2 * n;
+    return true;
+}
+
+bool cpu_lower_node(cpu_program *p, int32_t node)
+{
+    const plan *pl = p->plan;
+    const int32_t *in = plan_inputs(pl, node);
+    int64_t size = plan_size(pl, node);
+    int64_t bytes = (int64_t)ad__dtype_bytes(pl->context, pl->node[node].dtype);
+    cpu_step *s;
+    switch (pl->node[node].op) {
+    case OP_matmul: return cpu_lower_product(p, node);
+    case OP_expand:
+    case OP_permute: return lower_spread(p, node);
+    case OP_reduce_sum:
+    case OP_reduce_max: return lower_reduce(p, node);
+    case OP_weighted_total:
+    case OP_guard: return lower_terms(p, node);
+    case OP_cast_real:
+        if (!(s = cpu_step_new(p, run_cast, node))) return false;
+        s->size[0] = size;
+        s->size[1] = pl->node[in[0]].dtype;
+        s->chunks = pieces(size, PIECE);
+        s->parallel = size >= WORTH_THREADS;
+        return true;
+    case OP_slice:
+    case OP_pad:
+        if (!(s = cpu_step_new(p, run_cut, node))) return false;
+        s->size[0] = bytes;
+        return true;
+    case OP_concat: {
+        if (!(s = cpu_step_new(p, run_concat, node))) return false;
+        int64_t *length = s->detail = cpu_detail(p, (size_t)pl->node[node].n_inputs * sizeof *length);
+        if (!length) return false;
+        s->size[0] = bytes;
+        s->size[1] = pl->node[node].n_inputs;
+        for (int i = 0; i < pl->node[node].n_inputs; i++)
+            length[i] = ad__shape_info(pl->context, pl->node[in[i]].shape)->shape.dim[plan_attrs(pl, node)[0]];
+        return true;
+    }
+    case OP_gather:
+    case OP_scatter_add:
+        if (!(s = cpu_step_new(p, pl->node[node].op == OP_gather ? run_gather : run_scatter_add, node))) return false;
+        s->size[0] = plan_size(pl, in[1]);
+        return true;
+    case OP_cumsum: return cpu_step_new(p, run_cumsum, node) != NULL;
+    case OP_random_normal:
+    case OP_random_uniform:
+        if (!(s = cpu_step_new(p, run_random, node))) return false;
+        s->size[0] = size;
+        s->chunks = pieces(size, PIECE);
+        s->parallel = size >= WORTH_THREADS;
+        return true;
+    case OP_random_index:
+        if (!(s = cpu_step_new(p, run_random_index, node))) return false;
+        s->size[0] = size;
+        return true;
+    case OP_arange:
+        if (!(s = cpu_step_new(p, run_arange, node))) return false;
+        s->size[0] = size;
+        return true;
+    case OP_assign:
+        if (!(s = cpu_step_new(p, run_assign, node))) return false;
+        s->size[0] = size * bytes;
+        return true;
+    }
+    ad__fail(pl->context, AD_ERROR_ARGUMENT, NULL, "the CPU has no kernel for %s", ad__op_name(pl->node[node].op));
+    return false;
+}

@@ -1,0 +1,254 @@
+/* Elementwise items: lowering to tile programs, and running them. A tile goes through all members while it is in L1, so an
+ * item costs one pass over its operands and results, however many members it has. */
+#include <string.h>
+
+#include "autodiff/cpu/cpu.h"
+
+/* ---- spreads ----------------------------------------------------------------------------------------------------------------- */
+
+static void repeat(void *out, const void *value, int64_t n, size_t element)
+{
+    if (element == 4) {
+        uint32_t v, *o = out;
+        memcpy(&v, value, sizeof v);
+        for (int64_t i = 0; i < n; i++) o[i] = v;
+    } else if (element == 8) {
+        uint64_t v, *o = out;
+        memcpy(&v, value, sizeof v);
+        for (int64_t i = 0; i < n; i++) o[i] = v;
+    } else {
+        memset(out, *(const uint8_t *)value, (size_t)n);
+    }
+}
+
+static void pick(void *out, const char *x, int64_t stride, int64_t n, size_t element)
+{
+    if (element == 4) {
+        for (int64_t i = 0; i < n; i++) ((uint32_t *)out)[i] = ((const uint32_t *)x)[i * stride];
+    } else if (element == 8) {
+        for (int64_t i = 0; i < n; i++) ((uint64_t *)out)[i] = ((const uint64_t *)x)[i * stride];
+    } else {
+        for (int64_t i = 0; i < n; i++) ((uint8_t *)out)[i] = (uint8_t)x[i * stride];
+    }
+}
+
+void cpu_spread(const spread *s, size_t element, int64_t from, int64_t n, const void *x_, void *out_)
+{
+    const char *x = x_;
+    char *out = out_;
+    int64_t at[AD_MAX_RANK], offset = 0;
+    for (int i = 0; i < s->rank; i++) { /* coordinates of the first element */
+        at[i] = from % s->dim[i];
+        from /= s->dim[i];
+        offset += at[i] * s->stride[i];
+    }
+    while (n > 0) {
+        int64_t run = s->dim[0] - at[0] < n ? s->dim[0] - at[0] : n;
+        const char *source = x + offset * (int64_t)element;
+        if (s->stride[0] == 1) memcpy(out, source, (size_t)run * element);
+        else if (s->stride[0] == 0) repeat(out, source, run, element);
+        else pick(out, source, s->stride[0], run, element);
+        out += (size_t)run * element;
+        n -= run;
+        offset -= at[0] * s->stride[0];
+        at[0] = 0;
+        for (int i = 1; i < s->rank; i++) {
+            offset += s->stride[i];
+            if (++at[i] < s->dim[i]) break;
+            offset -= at[i] * s->stride[i];
+            at[i] = 0;
+        }
+    }
+}
+
+spread cpu_spread_broadcast(const ad_shape *from, const ad_shape *to)
+{
+    spread s = { .rank = 0 };
+    int64_t stride = 1;
+    for (int i = 1; i <= to->rank; i++) {
+        int64_t dim = to->dim[to->rank - i], own = i <= from->rank ? from->dim[from->rank - i] : 1;
+        int64_t step = own == 1 ? 0 : stride;
+        stride *= own;
+        if (dim == 1) continue;
+        int last = s.rank - 1;
+        if (last >= 0 && step == s.stride[last] * s.dim[last] && (step || !s.stride[last])) {
+            s.dim[last] *= dim; /* continues the dimension inside it */
+        } else {
+            s.dim[s.rank] = dim;
+            s.stride[s.rank++] = step;
+        }
+    }
+    if (s.rank == 0) s = (spread){ .rank = 1, .dim = { 1 }, .stride = { 1 } };
+    return s;
+}
+
+/* ---- running -------------------------------------------------------------------------------------------------------------------- */
+
+void cpu_run_tiles(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    const tile_program *t = s->detail;
+    const cpu_state *state = s->program->state;
+    const cpu_kernels *k = state->kernels;
+    size_t element = (size_t)k->bits / 8;
+    char *scratch = state->scratch + (size_t)thread * state->scratch_each, *at[TILE_SLOTS];
+    int64_t begin = from * CHUNK_TILES * TILE, end = to * CHUNK_TILES * TILE;
+    if (end > t->size) end = t->size;
+    int64_t widest = end - begin < TILE ? end - begin : TILE;
+    for (int32_t i = 0; i < t->n_slots; i++) {
+        const tile_slot *slot = &t->slot[i];
+        char *memory = slot->kind == SLOT_SCRATCH ? NULL : step_pointer(s, slot->pointer);
+        if (slot->kind == SLOT_MEMORY) {
+            at[i] = memory + (size_t)begin * element;
+        } else {
+            at[i] = scratch + (size_t)slot->scratch * TILE * element;
+            if (slot->kind == SLOT_SPLAT) k->splat(widest, at[i], memory);
+        }
+    }
+    for (int64_t i = begin; i < end; i += TILE) {
+        int64_t n = end - i < TILE ? end - i : TILE;
+        for (int32_t j = 0; j < t->n_spreads; j++) {
+            const tile_slot *slot = &t->slot[t->spread_slot[j]];
+            cpu_spread(slot->spread, element, i, n, step_pointer(s, slot->pointer), at[t->spread_slot[j]]);
+        }
+        for (int32_t j = 0; j < t->n_members; j++) {
+            const tile_member *m = &t->member[j];
+            m->run(n, at[m->out], at[m->in[0]], at[m->in[1]], at[m->in[2]], at[m->in[3]]);
+        }
+        for (int32_t j = 0; j < t->n_memories; j++) at[t->memory_slot[j]] += (size_t)TILE * element;
+    }
+}
+
+/* ---- lowering --------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct key { /* what an operand slot holds: a node's memory under a shape */
+    int32_t node, shape;
+} key;
+
+typedef struct tiler {
+    cpu_program *program;
+    const plan *plan;
+    cpu_step *step;
+    tile_program *tiles;
+    const plan_item *item;
+    key keys[TILE_SLOTS];
+    int16_t slot_of[TILE_SLOTS]; /* of each member */
+    int32_t free_scratch[TILE_SLOTS], n_free;
+} tiler;
+
+/* Whether memory of shape `from` lies in the order of a loop of shape `to`. */
+static bool same_order(const ad_shape *from, const ad_shape *to)
+{
+    int lead = to->rank - from->rank;
+    for (int i = 0; i < to->rank; i++)
+        if (to->dim[i] != (i < lead ? 1 : from->dim[i - lead])) return false;
+    return true;
+}
+
+static int16_t new_slot(tiler *l, tile_slot slot, key k)
+{
+    int16_t i = (int16_t)l->tiles->n_slots++;
+    l->tiles->slot[i] = slot;
+    l->keys[i] = k;
+    return i;
+}
+
+static int32_t take_scratch(tiler *l) { return l->n_free ? l->free_scratch[--l->n_free] : l->tiles->n_scratch++; }
+
+/* The slot of an operand outside the item; -1 after an error. */
+static int16_t outside_slot(tiler *l, int32_t node, int32_t shape)
+{
+    for (int16_t i = 0; i < l->tiles->n_slots; i++)
+        if (l->keys[i].node == node && l->keys[i].shape == shape) return i;
+    ad_context *c = l->plan->context;
+    const shape_info *from = ad__shape_info(c, shape), *loop = ad__shape_info(c, l->item->shape);
+    tile_slot slot = { .kind = SLOT_SPREAD };
+    if (same_order(&from->shape, &loop->shape)) slot.kind = SLOT_MEMORY;
+    else if (from->size == 1) slot.kind = SLOT_SPLAT;
+    int32_t pointer = cpu_pointer_new(l->program, l->plan->place[node]);
+    if (pointer < 0) return -1;
+    slot.pointer = pointer - l->step->pointer;
+    if (slot.kind != SLOT_MEMORY) slot.scratch = l->tiles->n_scratch++;
+    if (slot.kind == SLOT_SPREAD) {
+        if (!(slot.spread = cpu_detail(l->program, sizeof *slot.spread))) return -1;
+        *slot.spread = cpu_spread_broadcast(&from->shape, &loop->shape);
+    }
+    return new_slot(l, slot, (key){ node, shape });
+}
+
+/* The last member of the item that reads each member's value decides when its scratch is free again. */
+static void find_last_readers(const tiler *l, int32_t *last)
+{
+    const plan *p = l->plan;
+    for (int32_t a = 0; a < l->item->count; a++) {
+        int32_t m = p->member[l->item->first + a];
+        last[a] = a;
+        for (int j = 0; j < p->node[m].n_inputs; j++) {
+            int32_t from = ad__plan_operand(p, plan_inputs(p, m)[j], NULL);
+            for (int32_t b = 0; b < a; b++)
+                if (p->member[l->item->first + b] == from) last[b] = a;
+        }
+    }
+}
+
+static bool lower_member(tiler *l, int32_t a, const int32_t *last)
+{
+    const plan *p = l->plan;
+    int32_t m = p->member[l->item->first + a];
+    tile_member *to = &l->tiles->member[a];
+    to->run = l->program->state->kernels->elementwise[p->node[m].op];
+    for (int j = 0; j < p->node[m].n_inputs; j++) {
+        int32_t shape, from = ad__plan_operand(p, plan_inputs(p, m)[j], &shape);
+        int16_t slot = -1;
+        for (int32_t b = 0; b < a && slot < 0; b++)
+            if (p->member[l->item->first + b] == from) slot = l->slot_of[b];
+        if (slot < 0 && (slot = outside_slot(l, from, shape)) < 0) return false;
+        to->in[j] = slot;
+    }
+    for (int j = p->node[m].n_inputs; j < 4; j++) to->in[j] = to->in[0];
+    for (int32_t b = 0; b < a; b++) { /* a value read here for the last time leaves its scratch, to this one if need be */
+        const tile_slot *s = &l->tiles->slot[l->slot_of[b]];
+        if (last[b] == a && s->kind == SLOT_SCRATCH) l->free_scratch[l->n_free++] = s->scratch;
+    }
+    tile_slot out = { .kind = SLOT_SCRATCH };
+    if (p->place[m].kind != PLACE_NONE) {
+        int32_t pointer = cpu_pointer_new(l->program, p->place[m]);
+        if (pointer < 0) return false;
+        out = (tile_slot){ .kind = SLOT_MEMORY, .pointer = pointer - l->step->pointer };
+    } else {
+        out.scratch = take_scratch(l);
+    }
+    to->out = l->slot_of[a] = new_slot(l, out, (key){ -1, -1 });
+    return true;
+}
+
+bool cpu_lower_tiles(cpu_program *p, const plan_item *item)
+{
+    const plan *pl = p->plan;
+    tiler l = { .program = p, .plan = pl, .item = item };
+    tile_program *t = l.tiles = cpu_detail(p, sizeof *t);
+    l.step = cpu_step_new(p, cpu_run_tiles, -1);
+    if (!t || !l.step) return false;
+    t->size = ad__shape_info(pl->context, item->shape)->size;
+    t->member = cpu_detail(p, (size_t)item->count * sizeof *t->member);
+    t->slot = cpu_detail(p, (size_t)item->count * 5 * sizeof *t->slot);
+    int32_t last[TILE_SLOTS];
+    if (!t->member || !t->slot) return false;
+    find_last_readers(&l, last);
+    for (int32_t a = 0; a < item->count; a++)
+        if (!lower_member(&l, a, last)) return false;
+    t->n_members = item->count;
+    t->spread_slot = cpu_detail(p, (size_t)t->n_slots * 2 * sizeof *t->spread_slot);
+    if (!t->spread_slot) return false;
+    t->memory_slot = t->spread_slot + t->n_slots;
+    for (int16_t i = 0; i < t->n_slots; i++) {
+        if (t->slot[i].kind == SLOT_SPREAD) t->spread_slot[t->n_spreads++] = i;
+        if (t->slot[i].kind == SLOT_MEMORY) t->memory_slot[t->n_memories++] = i;
+    }
+    l.step->detail = t;
+    l.step->node = pl->member[item->first];
+    int64_t chunk = CHUNK_TILES * TILE;
+    l.step->chunks = (t->size + chunk - 1) / chunk;
+    l.step->parallel = t->size * t->n_members >= WORTH_THREADS;
+    return cpu_need_scratch(p->state, (size_t)t->n_scratch * TILE * real_bytes(p));
+}

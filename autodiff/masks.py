@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Writes masks.h from ops.def: macros that let a number stand for an operand and carry file and line.
+Usage: masks.py ops.def masks.h"""
+import re
+import sys
+
+HEAD = """/* Generated from ops.def by masks.py: macros over the functions of ad.h, for C alone. */
+#ifndef AUTODIFF_MASKS_H
+#define AUTODIFF_MASKS_H
+
+static inline ad_tensor *ad_operand_tensor(ad_tensor *x) { return x; }
+#define AD_OPERAND(x) _Generic((x), ad_tensor *: ad_operand_tensor, default: ad_number)(x)
+#define AD_HERE (ad_at)(__FILE__, __LINE__)
+#define AD_MASK1(f, x) \\
+    __extension__({ __auto_type ad_x_ = (x); AD_HERE; (f)(AD_OPERAND(ad_x_)); })
+#define AD_MASK2(f, a, b) \\
+    __extension__({ __auto_type ad_a_ = (a); __auto_type ad_b_ = (b); AD_HERE; \\
+                    (f)(AD_OPERAND(ad_a_), AD_OPERAND(ad_b_)); })
+#define AD_MASK3(f, a, b, c) \\
+    __extension__({ __auto_type ad_a_ = (a); __auto_type ad_b_ = (b); __auto_type ad_c_ = (c); AD_HERE; \\
+                    (f)(AD_OPERAND(ad_a_), AD_OPERAND(ad_b_), AD_OPERAND(ad_c_)); })
+#define AD_MASK4(f, a, b, c, d) \\
+    __extension__({ __auto_type ad_a_ = (a); __auto_type ad_b_ = (b); __auto_type ad_c_ = (c); \\
+                    __auto_type ad_d_ = (d); AD_HERE; \\
+                    (f)(AD_OPERAND(ad_a_), AD_OPERAND(ad_b_), AD_OPERAND(ad_c_), AD_OPERAND(ad_d_)); })
+#define AD_SOURCE_OF(p) _Generic((p), float *: AD_FROM_FLOAT, const float *: AD_FROM_FLOAT, \\
+    double *: AD_FROM_DOUBLE, const double *: AD_FROM_DOUBLE, int *: AD_FROM_INT, const int *: AD_FROM_INT, \\
+    int64_t *: AD_FROM_INT64, const int64_t *: AD_FROM_INT64, uint8_t *: AD_FROM_BYTE, const uint8_t *: AD_FROM_BYTE)
+
+/* Data by the type of its pointer, sizes and axes as plain lists. */
+#define ad_from(data, ...) (AD_HERE, ad_from_data((data), AD_SOURCE_OF(data), __VA_ARGS__))
+#define ad_write(t, data, n) (AD_HERE, ad_write_data((t), (data), AD_SOURCE_OF(data), (n)))
+#define ad_read(x, out, n) (AD_HERE, ad_read_data((x), (out), AD_SOURCE_OF(out), (n)))
+#define ad_zeros(...) (AD_HERE, ad_full_shape(AD_SHAPE(__VA_ARGS__), 0.0))
+#define ad_ones(...) (AD_HERE, ad_full_shape(AD_SHAPE(__VA_ARGS__), 1.0))
+#define ad_matmul(a, b) AD_MASK2(ad_matmul, a, b)
+#define ad_stop_gradient(x) AD_MASK1(ad_stop_gradient, x)
+
+/* Axes as plain arguments, at most four: ad_sum(x) over all of them, ad_sum(x, -1), ad_mean(x, 0, 2). */
+#define AD_REDUCE_0(kind, x) (AD_HERE, ad_reduce((kind), (x), NULL, 0, false))
+#define AD_REDUCE_N(kind, x, ...) \\
+    (AD_HERE, ad_reduce((kind), (x), (const int[]){ __VA_ARGS__ }, (int)(sizeof((int[]){ __VA_ARGS__ }) / sizeof(int)), false))
+#define AD_REDUCE_PICK(x, a, b, c, d, name, ...) name
+#define AD_REDUCE(kind, ...) \\
+    AD_REDUCE_PICK(__VA_ARGS__, AD_REDUCE_N, AD_REDUCE_N, AD_REDUCE_N, AD_REDUCE_N, AD_REDUCE_0, 0)(kind, __VA_ARGS__)
+#define ad_sum(...) AD_REDUCE(AD_SUM, __VA_ARGS__)
+#define ad_mean(...) AD_REDUCE(AD_MEAN, __VA_ARGS__)
+#define ad_max_over(...) AD_REDUCE(AD_MAX, __VA_ARGS__)
+#define ad_logsumexp(...) AD_REDUCE(AD_LOGSUMEXP, __VA_ARGS__)
+"""
+
+def main(ops, out):
+    text = re.sub(r"/\*.*?\*/", "", open(ops).read(), flags=re.S)
+    rows = re.findall(r"^AD_OP([1-4])\((\w+),", text, flags=re.M)
+    lines = [HEAD]
+    for arity, name in rows:
+        args = "x" if arity == "1" else ", ".join("abcd"[: int(arity)])
+        lines.append(f"#define ad_{name}({args}) AD_MASK{arity}(ad_{name}, {args})")
+    lines.append("\n#endif")
+    open(out, "w").write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,80 @@
+/* A plan: a recorded program made ready to run, and the cache that finds it again.
+ *
+ * Building copies the tape (with what the client's expansion appended) and passes it on, each pass adding to the same
+ * record:  live -> common -> fuse -> place -> backend's lower.  A backend reads the result and nothing else. */
+#ifndef AUTODIFF_PLAN_H
+#define AUTODIFF_PLAN_H
+
+#include "autodiff/tape.h"
+
+/* A kernel's worth of nodes: one structured node, or elementwise nodes of one loop shape in an order that can be run
+ * tile by tile, with the reductions that end in it. Members lie in plan->member[first ...]. */
+typedef struct plan_item {
+    int32_t first, count;
+    int32_t depth;  /* 1 + the greatest depth among the items it reads */
+    int32_t shape;  /* loop shape of an elementwise item, else -1 */
+} plan_item;
+
+struct plan {
+    ad_context *context;
+
+    /* the key: the tape up to and with its run node */
+    uint64_t hash;
+    int32_t key_nodes;
+    int64_t key_inputs, key_attrs;
+
+    /* the program, key included */
+    node *node;
+    int32_t *input;     /* passes may redirect these */
+    int32_t *key_input; /* as recorded */
+    int64_t *attr;
+    int32_t n;
+    int64_t n_inputs, n_attrs;
+
+    int32_t *same;    /* of each node: the node that stands for it (itself, or an equal earlier one) */
+    uint8_t *live;    /* whether the run needs it */
+    uint8_t *kept;    /* whether its value must outlive the run */
+    int32_t *item_of; /* -1: no kernel (a source, a view, or dead) */
+    plan_item *item;
+    int32_t n_items, *member, n_members;
+    int32_t gate; /* items from this one on wait for the guard */
+
+    place *place;     /* of each node that has memory; views share their operand's */
+    int segment;      /* ordinal of the block it writes */
+    size_t block_bytes;
+    size_t scalar_offset; /* in the block: the run-time numbers as reals, then the constants */
+    int32_t n_scalars;
+    double *constant;
+    int32_t n_constants;
+    int32_t guard; /* node, or -1 */
+    int32_t *root;
+    int n_roots;
+
+    void *program; /* the backend's */
+};
+
+/* The node that stands for id after views are looked through: reshape and stop_gradient cost nothing. */
+int32_t ad__plan_source(const plan *p, int32_t id);
+/* The node whose memory an elementwise member reads for its operand id, and the shape it is read under: expansions are
+ * looked through, since such an operand is broadcast to the loop as it is loaded. */
+int32_t ad__plan_operand(const plan *p, int32_t id, int32_t *shape);
+static inline const int32_t *plan_inputs(const plan *p, int32_t id) { return p->input + p->node[id].input; }
+static inline const int64_t *plan_attrs(const plan *p, int32_t id) { return p->attr + p->node[id].attr; }
+static inline int64_t plan_size(const plan *p, int32_t id)
+{
+    return ad__shape_info(p->context, p->node[id].shape)->size;
+}
+size_t ad__plan_bytes(const plan *p, int32_t id); /* of a node's value */
+
+/* Passes. Each is a function from plan to plan; those that are optional have a bit in context->passes. */
+enum { PASS_COMMON = 1, PASS_FUSE = 2 };
+bool ad__pass_live(plan *p, bool commit);
+bool ad__pass_common(plan *p);
+bool ad__pass_fuse(plan *p);
+bool ad__pass_place(plan *p, bool final);
+
+plan *ad__plan_build(ad_context *c, const run_request *r, int32_t key_nodes, int64_t key_inputs, int64_t key_attrs,
+                     uint64_t hash);
+void ad__plan_free(ad_context *c, plan *p);
+
+#endif

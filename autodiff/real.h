@@ -1,0 +1,358 @@
+/* Scalar mathematics of the kernels, in the precision AD_REAL_BITS (32 or 64): branch-free functions that gcc vectorises
+ * at -O3 -fno-math-errno -fno-trapping-math.  Included by kernel sources (one object per precision and instruction set)
+ * and, as C++, by CUDA sources; needs no header, assumes round-to-nearest, denormals on, and no -ffast-math.
+ */
+#ifndef AD_REAL_H
+#define AD_REAL_H
+
+/* Largest error in ulp: float over all 2^32 arguments, double over 2e8 random ones; mpmath or long double as judge.
+ * Bounds for a processor without fused multiply-add stand in the second columns.  NaN goes to NaN everywhere.
+ * @TABLE@
+ */
+
+#if AD_REAL_BITS != 32 && AD_REAL_BITS != 64
+#error "define AD_REAL_BITS as 32 or 64"
+#endif
+
+#ifdef __CUDACC__
+#define REAL_FN static __device__ __forceinline__
+#define REAL__FMAF(a, b, c) __fmaf_rn(a, b, c)
+#define REAL__FMA(a, b, c) __fma_rn(a, b, c)
+#else
+#define REAL_FN static inline __attribute__((always_inline, unused))
+#define REAL__FMAF(a, b, c) __builtin_fmaf(a, b, c)
+#define REAL__FMA(a, b, c) __builtin_fma(a, b, c)
+#endif
+
+#if defined __CUDACC__ || defined __FMA__ || defined __ARM_FEATURE_FMA
+#define REAL_HAS_FMA 1
+#else
+#define REAL_HAS_FMA 0
+#endif
+
+/* R(1.5) is a constant of type real.  real_fma_exact rounds once everywhere (a libm call where there is no instruction);
+ * real_fma rounds once where that is one instruction, else twice. */
+#if AD_REAL_BITS == 32
+typedef float real;
+typedef unsigned int real_bits;
+#define REAL__MANTISSA 23
+#define REAL__BIAS 127u
+#define REAL__SQRT_HALF 0x3f3504f3u                 /* bits of sqrt(1/2) */
+#define REAL__MIN_NORMAL R(1.17549435e-38)
+#define real_fma_exact(a, b, c) REAL__FMAF(a, b, c)
+#else
+typedef double real;
+typedef unsigned long long real_bits;
+#define REAL__MANTISSA 52
+#define REAL__BIAS 1023ull
+#define REAL__SQRT_HALF 0x3fe6a09e667f3bcdull
+#define REAL__MIN_NORMAL R(2.2250738585072014e-308)
+#define real_fma_exact(a, b, c) REAL__FMA(a, b, c)
+#endif
+
+#define R(x) ((real)(x))
+
+#if REAL_HAS_FMA
+#define real_fma(a, b, c) real_fma_exact(a, b, c)
+#else
+#define real_fma(a, b, c) ((a) * (b) + (c))
+#endif
+
+#define REAL__SIGN ((real_bits)1 << (AD_REAL_BITS - 1))
+#define REAL__ONE (REAL__BIAS << REAL__MANTISSA)    /* bits of 1 */
+#define REAL__ULP ((real)((real_bits)1 << REAL__MANTISSA))   /* 1 / ulp(1) */
+#define REAL_EPSILON (1 / REAL__ULP)                /* 1 + epsilon is the next number after 1 */
+
+REAL_FN real_bits real_to_bits(real x)
+{
+#ifdef __CUDACC__
+    return AD_REAL_BITS == 32 ? (real_bits)__float_as_uint((float)x) : (real_bits)__double_as_longlong((double)x);
+#else
+    real_bits i;
+    __builtin_memcpy(&i, &x, sizeof i);
+    return i;
+#endif
+}
+
+REAL_FN real real_from_bits(real_bits i)
+{
+#ifdef __CUDACC__
+    return AD_REAL_BITS == 32 ? (real)__uint_as_float((unsigned int)i) : (real)__longlong_as_double((long long)i);
+#else
+    real x;
+    __builtin_memcpy(&x, &i, sizeof x);
+    return x;
+#endif
+}
+
+#define REAL_INF real_from_bits(((real_bits)1 << (AD_REAL_BITS - 1)) - ((real_bits)1 << REAL__MANTISSA))
+#define REAL_NAN real_from_bits(((real_bits)1 << (AD_REAL_BITS - 1)) - ((real_bits)1 << (REAL__MANTISSA - 1)))
+
+#include "real_tables.h"
+
+/* REAL__POLY_FN(real__exp_poly, REAL_EXP_POLY) defines a function that evaluates that table by Horner's rule. */
+#define REAL__FIRST_(c) R(c);
+#define REAL__NEXT_(c) real__p = real_fma(real__p, real__x, R(c));
+#define REAL__POLY_FN(name, TABLE) \
+    REAL_FN real name(real real__x) \
+    { \
+        real real__p = TABLE(REAL__FIRST_, REAL__NEXT_) \
+        return real__p; \
+    }
+
+/* ---- comparison and rounding ---- */
+
+REAL_FN real real_abs(real x) { return real_from_bits(real_to_bits(x) & ~REAL__SIGN); }
+
+/* |x| with the sign of s */
+REAL_FN real real_copysign(real x, real s)
+{
+    return real_from_bits((real_to_bits(x) & ~REAL__SIGN) | (real_to_bits(s) & REAL__SIGN));
+}
+
+/* -1, 1, or x itself where x is 0 or NaN */
+REAL_FN real real_sign(real x) { return x > 0 ? R(1.0) : x < 0 ? R(-1.0) : x; }
+
+/* NaN if either is NaN (as PyTorch, unlike fmin); of two zeros, b. */
+REAL_FN real real_min(real a, real b) { return ((a < b) | (a != a)) ? a : b; }
+REAL_FN real real_max(real a, real b) { return ((a > b) | (a != a)) ? a : b; }
+
+/* to the nearest integer, ties to even */
+REAL_FN real real_round(real x)
+{
+    real a = real_abs(x), n = (a + REAL__ULP) - REAL__ULP;
+    return a < REAL__ULP ? real_copysign(n, x) : x;
+}
+
+REAL_FN real real_floor(real x)
+{
+    real n = real_round(x);
+    return n > x ? n - 1 : n;
+}
+
+REAL_FN real real_ceil(real x)
+{
+    real n = real_round(x);
+    return n < x ? real_copysign(n + 1, x) : n;
+}
+
+REAL_FN real real_sqrt(real x)
+{
+#ifdef __CUDACC__
+    return AD_REAL_BITS == 32 ? (real)__fsqrt_rn((float)x) : (real)__dsqrt_rn((double)x);
+#else
+    return AD_REAL_BITS == 32 ? (real)__builtin_sqrtf((float)x) : (real)__builtin_sqrt((double)x);
+#endif
+}
+
+REAL_FN real real_rsqrt(real x) { return 1 / real_sqrt(x); }
+
+/* ---- exponentials: x = n ln 2 + r, |r| <= ln 2 / 2 ---- */
+
+#define REAL__LOG2E R(1.44269504088896340736)
+#if AD_REAL_BITS == 32
+#define REAL__LN2_HI R(0.693359375)                 /* few bits, so that n * LN2_HI is exact */
+#define REAL__LN2_LO R(-2.12194440e-4)
+#define REAL__EXP_MIN R(-104.0)                     /* exp is 0 below, infinite above */
+#define REAL__EXP_MAX R(89.0)
+#define REAL__EXPM1_MIN R(-18.0)                    /* expm1 is -1 below */
+#define REAL__THIRD2_LOW R(-1.98682152e-8)          /* 2/3 less its rounding */
+#else
+#define REAL__LN2_HI R(6.93147180369123816490e-01)
+#define REAL__LN2_LO R(1.90821492927058770002e-10)
+#define REAL__EXP_MIN R(-746.0)
+#define REAL__EXP_MAX R(710.0)
+#define REAL__EXPM1_MIN R(-38.0)
+#define REAL__THIRD2_LOW R(3.7007434154171883e-17)
+#endif
+
+REAL__POLY_FN(real__exp_poly, REAL_EXP_POLY)
+REAL__POLY_FN(real__log_poly, REAL_LOG_POLY)
+REAL__POLY_FN(real__log1p_poly, REAL_LOG1P_POLY)
+REAL__POLY_FN(real__tanh_poly, REAL_TANH_POLY)
+
+/* lo <= x <= hi, NaN stays */
+REAL_FN real real__clamp(real x, real lo, real hi)
+{
+    x = x < lo ? lo : x;
+    return x > hi ? hi : x;
+}
+
+/* n as 2 BIAS + n in *k; adding 1.5 ulp^-1 leaves the integer n in the low bits of the sum.  |x| < 2^(MANTISSA - 2) */
+REAL_FN real real__exp_reduce(real x, real_bits *k)
+{
+    const real magic = R(1.5) * REAL__ULP;
+    real t = real_fma(x, REAL__LOG2E, magic), n = t - magic;
+    *k = real_to_bits(t) - real_to_bits(magic) + 2 * REAL__BIAS;
+    return real_fma(n, -REAL__LN2_LO, real_fma(n, -REAL__LN2_HI, x));
+}
+
+/* exp(x + low), |low| <= ulp(x), x within EXP_MIN .. EXP_MAX or NaN; 2^n in two factors, so that results may be denormal */
+REAL_FN real real__exp_sum(real x, real low)
+{
+    real_bits k;
+    real r = real__exp_reduce(x, &k) + low;
+    real p = 1 + real_fma(r * r, real__exp_poly(r), r);
+    real_bits half = k >> 1;
+    return p * real_from_bits(half << REAL__MANTISSA) * real_from_bits((k - half) << REAL__MANTISSA);
+}
+
+REAL_FN real real_exp(real x) { return real__exp_sum(real__clamp(x, REAL__EXP_MIN, REAL__EXP_MAX), 0); }
+
+/* exp(x) - 1 for x within EXPM1_MIN .. EXP_MAX or NaN: 2 (2^(n-1) (e^r - 1) + (2^(n-1) - 1/2)) */
+REAL_FN real real__expm1(real x)
+{
+    real_bits k;
+    real r = real__exp_reduce(x, &k), p = real_fma(r * r, real__exp_poly(r), r);
+    real s = real_from_bits((k - REAL__BIAS - 1) << REAL__MANTISSA);
+    return 2 * real_fma(s, p, s - R(0.5));
+}
+
+REAL_FN real real_expm1(real x)
+{
+    real y = real__expm1(real__clamp(x, REAL__EXPM1_MIN, REAL__EXP_MAX));
+    return real_abs(x) * (2 * REAL__ULP) < 1 ? x : y;        /* keeps -0 and denormals */
+}
+
+/* a polynomial below 0.55, above it 1 - 2 / (e^2|x| + 1) */
+REAL_FN real real_tanh(real x)
+{
+    real a = real_abs(x), z = a < R(0.55) ? a * a : R(0.0);
+    real inner = real_fma(a * z, real__tanh_poly(z), a), outer = 1 - 2 / (real_exp(2 * a) + 1);
+    return real_copysign(a < R(0.55) ? inner : outer, x);
+}
+
+/* 1 / (1 + e^-x), relative accuracy in both tails; what d = 1 + e lost is put back, with 1 / d taken as about 1 - e / 2 */
+REAL_FN real real_sigmoid(real x)
+{
+    real e = real_exp(-real_abs(x)), d = 1 + e, low = e - (d - 1);
+    real y = (x < 0 ? e : 1) / d;
+    return real_fma(-y, low * real_fma(R(-0.5), e, 1), y);
+}
+
+/* log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), for all x: no threshold, no kink */
+REAL_FN real real_softplus(real x)
+{
+    real e = real_exp(-real_abs(x));
+    return (x > 0 ? x : 0) + real_fma(e * e, real__log1p_poly(e - R(0.5)), e);
+}
+
+REAL_FN real real_log_sigmoid(real x) { return -real_softplus(-x); }
+
+/* ---- logarithms: x = 2^k m, sqrt(1/2) <= m < sqrt 2; f = m - 1, s = f / (2 + f) (Tang; fdlibm e_log.c) ---- */
+
+/* x > 0, normal: m; *k as a real, *shift = k << MANTISSA.  The exponent e becomes a real as the low bits of 2^MANTISSA + e. */
+REAL_FN real real__split(real x, real *k, real_bits *shift)
+{
+    real_bits e = (real_to_bits(x) + (REAL__ONE - REAL__SQRT_HALF)) >> REAL__MANTISSA;
+    *shift = (e - REAL__BIAS) << REAL__MANTISSA;
+    *k = real_from_bits(e | real_to_bits(REAL__ULP)) - (REAL__ULP + (real)REAL__BIAS);
+    return real_from_bits(real_to_bits(x) - *shift);
+}
+
+/* k ln 2 + log(1 + f) */
+REAL_FN real real__log_sum(real k, real f)
+{
+    real s = f / (2 + f), z = s * s, h = R(0.5) * f * f;
+    real tail = z * real_fma(z, real__log_poly(z), R(0.66666666666666666667));
+    return real_fma(k, REAL__LN2_HI, f - (h - real_fma(s, h + tail, k * REAL__LN2_LO)));
+}
+
+/* log x for 0 < x < inf, else what C asks for, given y = log x where that holds */
+REAL_FN real real__log_patch(real x, real y)
+{
+    y = x < REAL_INF ? y : x;
+    return x > 0 ? y : x == 0 ? -REAL_INF : REAL_NAN;
+}
+
+REAL_FN real real_log(real x)
+{
+    real k, tiny = x < REAL__MIN_NORMAL ? R(1.0) : R(0.0);
+    real_bits shift;
+    real m = real__split(tiny > 0 ? x * (4 * REAL__ULP) : x, &k, &shift);
+    return real__log_patch(x, real__log_sum(k - tiny * (REAL__MANTISSA + 2), m - 1));
+}
+
+/* log(1 + x): with u = 1 + x rounded and c = x - (u - 1) what was lost, m gets c 2^-k back */
+REAL_FN real real_log1p(real x)
+{
+    real k, u = 1 + x, c = x - (u - 1);
+    real_bits shift;
+    real m = real__split(u, &k, &shift);
+    real y = real__log_sum(k, real_fma(R(0.25) * c, real_from_bits(real_to_bits(R(4.0)) - shift), m - 1));
+    return real_abs(x) * (2 * REAL__ULP) < 1 ? x : real__log_patch(u, y);
+}
+
+/* log(p / (1 - p)), p clamped to [eps, 1 - eps] as PyTorch's probs_to_logits does; NaN stays */
+REAL_FN real real_logit_clamped(real x)
+{
+    real p = real__clamp(x, REAL_EPSILON, 1 - REAL_EPSILON);
+    return real_log(p / (1 - p));
+}
+
+/* ---- powers ---- */
+
+/* p = a b rounded; what rounding lost (Dekker 1971 without the instruction) */
+REAL_FN real real__product_low(real a, real b, real p)
+{
+#if REAL_HAS_FMA
+    return real_fma(a, b, -p);
+#else
+    const real split = (real)(((real_bits)1 << (REAL__MANTISSA / 2 + 1)) + 1);
+    real ta = split * a, tb = split * b;
+    real ah = ta - (ta - a), bh = tb - (tb - b), al = a - ah, bl = b - bh;
+    return ((ah * bh - p) + ah * bl + al * bh) + al * bl;
+#endif
+}
+
+/* log x, 0 < x < inf, as hi + *low, relative error about 2^-(MANTISSA + 11): the terms of 2 s + 2/3 s^3 + s^5 P(s^2)
+ * in sums and products of two parts, the last one plain */
+REAL_FN real real__log_parts(real x, real *low)
+{
+    const real third2 = R(0.66666666666666666667);
+    real k, tiny = x < REAL__MIN_NORMAL ? R(1.0) : R(0.0);
+    real_bits shift;
+    real f = real__split(tiny > 0 ? x * (4 * REAL__ULP) : x, &k, &shift) - 1;
+    k -= tiny * (REAL__MANTISSA + 2);
+
+    real d = 2 + f, dl = f - (d - 2), inv = 1 / d, s = f * inv, sd = s * d;
+    real sl = (((f - sd) - real__product_low(s, d, sd)) - s * dl) * inv;
+    real z = s * s, zl = real_fma(2 * s, sl, real__product_low(s, s, z));
+    real w = z * third2, wl = real__product_low(z, third2, w) + real_fma(zl, third2, z * REAL__THIRD2_LOW);
+    real q = w * s, ql = real__product_low(w, s, q) + real_fma(w, sl, wl * s);
+    ql = real_fma(z * z, s * real__log_poly(z), ql);
+
+    real head = 2 * s + q, rest = real_fma(2, sl, (2 * s - head) + q) + ql;      /* |2 s| >= |q| */
+    real base = k * REAL__LN2_HI, sum = base + head, b = sum - base;
+    rest += (base - (sum - b)) + (head - b);
+    rest = real_fma(k, REAL__LN2_LO, rest);
+    real hi = sum + rest;
+    *low = (sum - hi) + rest;
+    return hi;
+}
+
+/* x^y as C's pow: x < 0 needs an integer y; pow(x, 0) = pow(1, y) = 1 even for NaN */
+REAL_FN real real_pow(real x, real y)
+{
+    real a = real_abs(x), b = real_abs(y), low;
+    real hi = real__log_parts(a > 0 ? a : 1, &low);
+    real limit = REAL__ULP * REAL__ULP;                      /* |y| beyond it saturates for every x but 1 */
+    real c = real__clamp(y, -limit, limit), e = c * hi, el = real_fma(c, low, real__product_low(c, hi, e));
+    real bounded = real__clamp(e, REAL__EXP_MIN, REAL__EXP_MAX);
+    real p = real__exp_sum(bounded, e == bounded ? el : 0);
+
+    p = a == 0 ? (y < 0 ? REAL_INF : R(0.0)) : p;
+    p = a == REAL_INF ? (y < 0 ? R(0.0) : REAL_INF) : p;
+    real up = b + REAL__ULP;
+    real_bits odd = (b < REAL__ULP ? real_to_bits(up) : real_to_bits(b)) & 1;
+    real whole = b < REAL__ULP ? up - REAL__ULP : b;
+    odd = ((whole == b) & (b < 2 * REAL__ULP)) ? odd : 0;
+    p = real_from_bits(real_to_bits(p) ^ (odd << (AD_REAL_BITS - 1) & real_to_bits(x)));
+    p = ((x < 0) & (a < REAL_INF) & (whole != b)) ? REAL_NAN : p;
+    p = ((x != x) | (y != y)) ? REAL_NAN : p;
+    return ((y == 0) | (x == 1)) ? R(1.0) : p;
+}
+
+#include "real_special.h"
+
+#endif

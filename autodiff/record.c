@@ -1,0 +1,185 @@
+/* Recording of elementwise operations and of values without operands; the table of ops. */
+#include <string.h>
+
+#include "autodiff/tape.h"
+
+static const char *const names[N_OPS] = {
+#define AD_OP1(name, ...) [OP_##name] = #name,
+#define AD_OP2(name, ...) [OP_##name] = #name,
+#define AD_OP3(name, ...) [OP_##name] = #name,
+#define AD_OP4(name, ...) [OP_##name] = #name,
+#include "autodiff/ops.def"
+#define AD_STRUCTURED(name, ...) [OP_##name] = #name,
+#include "autodiff/structured.def"
+};
+static const uint8_t arities[N_ELEMENTWISE] = {
+#define AD_OP1(name, ...) [OP_##name] = 1,
+#define AD_OP2(name, ...) [OP_##name] = 2,
+#define AD_OP3(name, ...) [OP_##name] = 3,
+#define AD_OP4(name, ...) [OP_##name] = 4,
+#include "autodiff/ops.def"
+};
+const char *ad__op_name(int op) { return op >= 0 && op < N_OPS ? names[op] : "?"; }
+int ad__arity(int op) { return arities[op]; }
+
+/* ---- elementwise ------------------------------------------------------------------------------------------------------ */
+
+static node_id as_real(ad_context *c, node_id x)
+{
+    const node *n = &c->tape->node[x];
+    return n->dtype == AD_REAL ? x : ad__append(c, OP_cast_real, AD_REAL, n->shape, &x, 1, NULL, 0, -1);
+}
+
+node_id ad__elementwise(ad_context *c, int op, const node_id *inputs)
+{
+    int arity = arities[op];
+    node_id in[4] = { -1, -1, -1, -1 };
+    for (int i = 0; i < arity; i++) {
+        if (inputs[i] < 0) return -1;
+        if ((in[i] = as_real(c, inputs[i])) < 0) return -1;
+    }
+    int32_t shape = c->tape->node[in[0]].shape;
+    for (int i = 1; i < arity; i++) {
+        int32_t other = c->tape->node[in[i]].shape;
+        if (other == shape) continue;
+        const ad_shape *a = &ad__shape_info(c, shape)->shape, *b = &ad__shape_info(c, other)->shape;
+        if (b->rank == 0) continue;
+        if (a->rank == 0) {
+            shape = other;
+            continue;
+        }
+        ad_shape joint;
+        if (!ad__broadcast(a, b, &joint)) {
+            ad__fail(c, AD_ERROR_SHAPE, "sizes must agree from the right, or be 1", "ad_%s: shapes %s and %s do not broadcast",
+                     names[op], ad__shape_text(c, a), ad__shape_text(c, b));
+            return -1;
+        }
+        shape = ad__shape(c, &joint);
+        if (shape < 0) return -1;
+    }
+    return ad__append(c, op, AD_REAL, shape, in, arity, NULL, 0, -1);
+}
+
+static ad_tensor *record(int op, ad_tensor *const *operands)
+{
+    static const char *const ordinal[] = { "first operand", "second operand", "third operand", "fourth operand" };
+    ad_context *c = ad__current();
+    if (!c || !ad__ok(c)) return AD_NIL;
+    node_id in[4] = { -1, -1, -1, -1 };
+    for (int i = 0; i < arities[op]; i++) {
+        in[i] = ad__node(c, operands[i], ordinal[i]);
+        if (in[i] < 0) return AD_NIL;
+    }
+    return ad__handle(c, ad__elementwise(c, op, in));
+}
+
+/* The public functions; parenthesised names, since in C the same names are masks. */
+#define AD_OP1(name, ...) \
+    ad_tensor *(ad_##name)(ad_tensor * x) { return record(OP_##name, (ad_tensor *const[]){ x }); }
+#define AD_OP2(name, ...) \
+    ad_tensor *(ad_##name)(ad_tensor * a, ad_tensor * b) { return record(OP_##name, (ad_tensor *const[]){ a, b }); }
+#define AD_OP3(name, ...) \
+    ad_tensor *(ad_##name)(ad_tensor * a, ad_tensor * b, ad_tensor * d) \
+    { \
+        return record(OP_##name, (ad_tensor *const[]){ a, b, d }); \
+    }
+#define AD_OP4(name, ...) \
+    ad_tensor *(ad_##name)(ad_tensor * a, ad_tensor * b, ad_tensor * d, ad_tensor * e) \
+    { \
+        return record(OP_##name, (ad_tensor *const[]){ a, b, d, e }); \
+    }
+#include "autodiff/ops.def"
+
+/* ---- sources ------------------------------------------------------------------------------------------------------------ */
+
+/* The context when a tape is open and all is well; else NULL, with the error. */
+ad_context *ad__open_context(void)
+{
+    ad_context *c = ad__current();
+    if (!c || !ad__ok(c)) return NULL;
+    if (c->tape) return c;
+    ad__fail(c, AD_ERROR_SCOPE, "record inside svi_step's model, or in ad_scope { ... }", "no step or scope is open");
+    return NULL;
+}
+
+static int32_t scalar_shape(ad_context *c) { return ad__shape(c, &(ad_shape){ .rank = 0 }); }
+
+node_id ad__constant(ad_context *c, double value)
+{
+    int64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return ad__append(c, OP_constant, AD_REAL, scalar_shape(c), NULL, 0, &bits, 1, -1);
+}
+
+int32_t ad__bind_scalar(ad_context *c, double value)
+{
+    tape *t = c->tape;
+    if (!ad__reserve(c, &t->scalar, &t->cap_scalars, t->n_scalars + 1, sizeof *t->scalar)) return -1;
+    t->scalar[t->n_scalars] = value;
+    return (int32_t)t->n_scalars++;
+}
+
+node_id ad__scalar_of_slot(ad_context *c, int32_t slot)
+{
+    return slot < 0 ? -1 : ad__append(c, OP_scalar, AD_REAL, scalar_shape(c), NULL, 0, NULL, 0, slot);
+}
+
+ad_tensor *ad_number(double value)
+{
+    ad_context *c = ad__open_context();
+    if (!c) return AD_NIL;
+    return ad__handle(c, c->tape->expanding ? ad__constant(c, value) : ad__scalar_of_slot(c, ad__bind_scalar(c, value)));
+}
+
+ad_tensor *ad_constant(double value)
+{
+    ad_context *c = ad__open_context();
+    return c ? ad__handle(c, ad__constant(c, value)) : AD_NIL;
+}
+
+ad_tensor *ad_full_shape(ad_shape shape, double value)
+{
+    ad_context *c = ad__open_context();
+    if (!c) return AD_NIL;
+    node_id x = ad__constant(c, value);
+    return x < 0 ? AD_NIL : ad__handle(c, ad__expand_to(c, x, ad__shape(c, &shape)));
+}
+
+ad_tensor *ad_arange(int64_t n)
+{
+    ad_context *c = ad__open_context();
+    if (!c) return AD_NIL;
+    return ad__handle(c, ad__append(c, OP_arange, AD_REAL, ad__shape(c, &AD_SHAPE(n)), NULL, 0, NULL, 0, -1));
+}
+
+/* The key of the current site's draws, or of an anonymous draw: its ordinal, above the 32 bits of site keys. */
+static int64_t draw_key(ad_context *c)
+{
+    tape *t = c->tape;
+    return t->site >= 0 ? (int64_t)ad__name_hash(c, t->site) : (int64_t)(uint32_t)ad__mix((uint64_t)++t->draws + 0x5bd1e995u);
+}
+
+static ad_tensor *draw(int op, int dtype, const ad_shape *shape, int ordinal, int64_t n)
+{
+    ad_context *c = ad__open_context();
+    if (!c) return AD_NIL;
+    if (ordinal < 0 || ordinal > 0xffff) {
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "draw %d is not in 0..65535", ordinal);
+        return AD_NIL;
+    }
+    int64_t attrs[] = { draw_key(c), ordinal, n };
+    return ad__handle(c, ad__append(c, op, dtype, ad__shape(c, shape), NULL, 0, attrs, 3, -1));
+}
+
+ad_tensor *ad_random_normal(ad_shape shape, int ordinal) { return draw(OP_random_normal, AD_REAL, &shape, ordinal, 0); }
+ad_tensor *ad_random_uniform(ad_shape shape, int ordinal) { return draw(OP_random_uniform, AD_REAL, &shape, ordinal, 0); }
+ad_tensor *ad_random_index(int64_t n, int64_t k, int ordinal)
+{
+    ad_context *c = ad__current();
+    if (c && (k < 0 || k > n)) {
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "cannot draw %lld of %lld indices without replacement", (long long)k,
+                 (long long)n);
+        return AD_NIL;
+    }
+    return draw(OP_random_index, AD_INT64, &AD_SHAPE(k), ordinal, n);
+}

@@ -1,0 +1,326 @@
+/* Running the open tape: the plan cache, the tape's blocks, and what comes back. Called by reads, commits and clients. */
+#include <math.h>
+#include <string.h>
+
+#include "autodiff/backend.h"
+#include "autodiff/plan.h"
+
+/* ---- the cache ------------------------------------------------------------------------------------------------------------ */
+
+static bool same_program(const plan *p, const tape *t)
+{
+    return p->key_nodes == t->n && p->key_inputs == t->n_inputs && p->key_attrs == t->n_attrs &&
+           !memcmp(p->node, t->node, (size_t)t->n * sizeof *t->node) &&
+           !memcmp(p->key_input, t->input, (size_t)t->n_inputs * sizeof *t->input) &&
+           !memcmp(p->attr, t->attr, (size_t)t->n_attrs * sizeof *t->attr);
+}
+
+static uint64_t hash_words(uint64_t h, const void *data, size_t bytes)
+{
+    const char *from = data;
+    for (uint64_t w; bytes >= sizeof w; from += sizeof w, bytes -= sizeof w) {
+        memcpy(&w, from, sizeof w);
+        h = (h ^ w) * 0x9e3779b97f4a7c15u;
+        h ^= h >> 32;
+    }
+    uint64_t rest = 0;
+    memcpy(&rest, from, bytes);
+    return ad__mix(h ^ rest);
+}
+
+static uint64_t hash_tape(const tape *t)
+{
+    uint64_t h = hash_words((uint64_t)t->n, t->node, (size_t)t->n * sizeof *t->node);
+    h = hash_words(h, t->input, (size_t)t->n_inputs * sizeof *t->input);
+    return hash_words(h, t->attr, (size_t)t->n_attrs * sizeof *t->attr);
+}
+
+/* The plan of the tape, moved to the front; NULL when it has none. */
+static plan *find(ad_context *c, const tape *t, uint64_t *hash)
+{
+    if (c->n_plans && same_program(c->plans[0], t)) return c->plans[0];
+    *hash = hash_tape(t);
+    for (int64_t i = 1; i < c->n_plans; i++) {
+        plan *p = c->plans[i];
+        if (p->hash != *hash || !same_program(p, t)) continue;
+        memmove(c->plans + 1, c->plans, (size_t)i * sizeof *c->plans);
+        return c->plans[0] = p;
+    }
+    return NULL;
+}
+
+static plan *build(ad_context *c, const run_request *r, uint64_t hash)
+{
+    tape *t = c->tape;
+    int32_t key_nodes = (int32_t)t->n;
+    int64_t key_inputs = t->n_inputs, key_attrs = t->n_attrs;
+    if (r->expand) {
+        t->expanding = true;
+        int32_t site = t->site;
+        bool expanded = r->expand(c, r->user) && ad__ok(c);
+        t->site = site;
+        t->expanding = false;
+        if (!expanded) return NULL;
+    }
+    if (c->n_plans >= c->max_plans) {
+        ad__plan_free(c, c->plans[--c->n_plans]);
+        c->counters.evictions++;
+    }
+    if (!ad__reserve(c, &c->plans, &c->cap_plans, c->n_plans + 1, sizeof *c->plans)) return NULL;
+    plan *p = ad__plan_build(c, r, key_nodes, key_inputs, key_attrs, hash);
+    /* the tape goes back to what was recorded: a miss and a hit leave it alike */
+    t->n = key_nodes;
+    t->n_inputs = key_inputs;
+    t->n_attrs = key_attrs;
+    if (!p) return NULL;
+    memmove(c->plans + 1, c->plans, (size_t)c->n_plans * sizeof *c->plans);
+    c->plans[0] = p;
+    c->n_plans++;
+    return p;
+}
+
+/* ---- running ----------------------------------------------------------------------------------------------------------------- */
+
+/* The block of this segment, large enough. Earlier segments' blocks stay where they are. */
+static bool ensure_block(ad_context *c, tape *t, size_t bytes)
+{
+    if (t->segments >= t->n_blocks) {
+        if (!ad__reserve(c, &t->blocks, &t->cap_blocks, t->segments + 1, sizeof *t->blocks)) return false;
+        while (t->n_blocks <= t->segments) t->blocks[t->n_blocks++] = (block){ NULL, 0 };
+        t->epoch = ++c->epoch;
+    }
+    block *b = &t->blocks[t->segments];
+    if (b->data && b->size >= bytes) return true;
+    size_t size = bytes < 4096 ? 4096 : bytes;
+    void *data = c->backend->memory_new(c->backend_state, size);
+    if (!data) return false;
+    if (b->data) c->backend->memory_free(c->backend_state, b->data);
+    *b = (block){ data, size };
+    t->epoch = ++c->epoch;
+    return true;
+}
+
+/* Tells the tape where the values of this run lie, for reads and later segments. */
+static void note_places(const plan *p, tape *t, const run_request *r, bool committed)
+{
+    if (!r->final) {
+        for (int32_t i = 0; i < t->n; i++) {
+            int op = p->node[i].op;
+            if (op == OP_input || op == OP_state || op == OP_scalar || op == OP_constant) continue;
+            if ((op == OP_assign || op == OP_guard) && !committed) continue;
+            const place *at = &p->place[p->same[i]];
+            if (p->live[p->same[i]] && at->kind != PLACE_NONE) t->place[i] = *at;
+        }
+    }
+    for (int i = 0; i < r->n_roots; i++) t->place[r->roots[i]] = p->place[ad__plan_source(p, r->roots[i])];
+}
+
+static bool report(ad_context *c, const plan *p, const tape *t, const run_outcome *o)
+{
+    if (o->bad_index < 0) return ad__ok(c);
+    const node *n = &p->node[o->bad_index];
+    if (o->bad_index < t->n) {
+        c->file = t->where[o->bad_index].file;
+        c->line = t->where[o->bad_index].line;
+    }
+    ad__fail(c, AD_ERROR_SUPPORT, NULL, "%s%s%sad_%s: index %lld is outside [0, %lld)", n->site < 0 ? "" : "site \"",
+             n->site < 0 ? "" : ad__name_text(c, n->site), n->site < 0 ? "" : "\": ", ad__op_name(n->op),
+             (long long)o->bad_value, (long long)plan_attrs(p, o->bad_index)[2]);
+    return false;
+}
+
+bool ad__run(ad_context *c, const run_request *r, bool *finite)
+{
+    if (finite) *finite = true;
+    if (!ad__ok(c)) return false;
+    tape *t = c->tape;
+    int64_t attrs[64] = { r->final | r->commit << 1, t->n_scalars };
+    if (r->n_attrs > 62) {
+        ad__fail(c, AD_ERROR_LIMIT, NULL, "a run request with %d attributes", r->n_attrs);
+        return false;
+    }
+    if (r->n_attrs) memcpy(attrs + 2, r->attrs, (size_t)r->n_attrs * sizeof *attrs);
+    int32_t site = t->site;
+    t->site = -1;
+    node_id mark = ad__append(c, OP_run, AD_REAL, 0, r->roots, r->n_roots, attrs, r->n_attrs + 2, -1);
+    t->site = site;
+    if (mark < 0) return false;
+    uint64_t hash = 0;
+    plan *p = find(c, t, &hash);
+    if (p) {
+        c->counters.hits++;
+    } else {
+        c->counters.misses++;
+        if (!(p = build(c, r, hash ? hash : hash_tape(t)))) return false;
+    }
+    c->counters.nodes = (uint64_t)p->n;
+    c->counters.steps = (uint64_t)p->n_items;
+    if (!ensure_block(c, t, p->block_bytes)) return false;
+    if (!ad__reserve(c, &t->bound_data, &t->cap_bound_data, t->n_bound, sizeof *t->bound_data)) return false;
+    for (int64_t i = 0; i < t->n_bound; i++) t->bound_data[i] = c->tensors[t->bound[i]].data;
+    run_bind bind = { t->scalar, t->bound_data, t->blocks, t->epoch, t->key, t->run };
+    run_outcome o = { .finite = true, .bad_index = -1 };
+    if (!c->backend->run(c->backend_state, p->program, &bind, &o) || !report(c, p, t, &o)) return false;
+    if (finite) *finite = o.finite;
+    note_places(p, t, r, r->commit && o.finite);
+    t->segments++;
+    return true;
+}
+
+/* ---- what comes back ------------------------------------------------------------------------------------------------------------ */
+
+bool ad__fetch(ad_context *c, node_id id, void *out, int64_t n)
+{
+    const tape *t = c->tape;
+    const place *at = &t->place[id];
+    const node *nd = &t->node[id];
+    bool total = nd->op == OP_weighted_total;
+    size_t bytes = (size_t)n * (total ? sizeof(double) : ad__dtype_bytes(c, nd->dtype));
+    const char *from = NULL;
+    if (at->kind == PLACE_BLOCK) from = (const char *)t->blocks[at->index].data + at->offset + (total ? sizeof(double) : 0);
+    if (at->kind == PLACE_TENSOR) from = c->tensors[at->index].data;
+    if (at->kind == PLACE_BOUND) from = c->tensors[t->bound[at->index]].data;
+    if (!from) {
+        ad__fail(c, AD_ERROR_STALE, NULL, "a value was fetched that no run computed");
+        return false;
+    }
+    return c->backend->download(c->backend_state, out, from, bytes);
+}
+
+void ad__from_tensor(void *out, ad_source type, const void *in, int dtype, ad_precision precision, int64_t n);
+
+static void fill_nan(void *out, ad_source type, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        switch (type) {
+        case AD_FROM_FLOAT: ((float *)out)[i] = NAN; break;
+        case AD_FROM_DOUBLE: ((double *)out)[i] = NAN; break;
+        case AD_FROM_INT: ((int *)out)[i] = 0; break;
+        case AD_FROM_INT64: ((int64_t *)out)[i] = 0; break;
+        case AD_FROM_BYTE: ((uint8_t *)out)[i] = 0; break;
+        }
+    }
+}
+
+/* Host bytes of a tensor in its own dtype, copied to `out` as `type`. */
+static bool read_elements(ad_context *c, ad_tensor *x, void *out, ad_source type, int64_t n)
+{
+    const tensor *p = ad__ok(c) ? ad__tensor(c, x) : NULL;
+    node_id id = p ? -1 : ad__node(c, x, "the tensor that is read");
+    if (!p && id < 0) return false;
+    int dtype = p ? p->dtype : c->tape->node[id].dtype;
+    int64_t size = ad__shape_info(c, p ? p->shape : c->tape->node[id].shape)->size;
+    if (n != size || (!out && n)) {
+        ad__fail(c, AD_ERROR_SHAPE, NULL, "ad_read: room for %lld elements, the tensor has %lld", (long long)n, (long long)size);
+        return false;
+    }
+    if (n == 0) return true;
+    if (id >= 0 && c->tape->place[id].kind == PLACE_NONE &&
+        !ad__run(c, &(run_request){ .roots = &id, .n_roots = 1 }, NULL))
+        return false;
+    if (id >= 0 && c->tape->node[id].op == OP_weighted_total) {
+        double total;
+        if (!ad__fetch(c, id, &total, 1)) return false;
+        ad__from_tensor(out, type, &total, AD_REAL, AD_DOUBLE, 1);
+        return true;
+    }
+    size_t bytes = (size_t)n * ad__dtype_bytes(c, dtype);
+    char few[64], *staged = bytes <= sizeof few ? few : ad__allocate(c, NULL, bytes);
+    if (!staged) return false;
+    bool done;
+    if (p && p->kind == TENSOR_BORROWED) {
+        memcpy(staged, p->data, bytes);
+        done = true;
+    } else {
+        done = p ? c->backend->download(c->backend_state, staged, p->data, bytes) : ad__fetch(c, id, staged, n);
+    }
+    if (done) ad__from_tensor(out, type, staged, dtype, c->precision, n);
+    if (staged != few) ad__allocate(c, staged, 0);
+    return done;
+}
+
+bool ad_read_data(ad_tensor *x, void *out, ad_source type, int64_t n)
+{
+    ad_context *c = ad__current();
+    if (c && read_elements(c, x, out, type, n)) return true;
+    if (out) fill_nan(out, type, n);
+    return false;
+}
+
+double ad_item(ad_tensor *x)
+{
+    double value;
+    return ad_read_data(x, &value, AD_FROM_DOUBLE, 1) ? value : NAN;
+}
+
+/* ---- totals and assignments --------------------------------------------------------------------------------------------------------- */
+
+ad_tensor *ad_weighted_total(ad_tensor *const *x, const double *weight, int n)
+{
+    ad_context *c = ad__open_context();
+    node_id *in = c ? ad__step_bytes(c, (size_t)(2 * n + 1) * sizeof *in) : NULL;
+    if (!in) return AD_NIL;
+    for (int i = 0; i < n; i++) {
+        if ((in[2 * i] = ad__node(c, x[i], "a term of ad_weighted_total")) < 0) return AD_NIL;
+        if (c->tape->node[in[2 * i]].dtype != AD_REAL) in[2 * i] = ad__node(c, ad_cast_real(x[i]), "a term");
+        in[2 * i + 1] = ad__scalar_of_slot(c, ad__bind_scalar(c, weight[i]));
+        if (in[2 * i + 1] < 0) return AD_NIL;
+    }
+    return ad__handle(c, ad__append(c, OP_weighted_total, AD_REAL, ad__shape(c, &AD_SCALAR), in, 2 * n, NULL, 0, -1));
+}
+void ad__gradient_weighted_total(ad_context *c, node_id y, node_id g, const bool *want, node_id *d)
+{
+    for (int i = 0; i < c->tape->node[y].n_inputs; i += 2) {
+        if (!want[i]) continue;
+        node_id w = ad__op2(c, OP_mul, g, ad__inputs(c->tape, y)[i + 1]);
+        d[i] = ad__expand_to(c, w, c->tape->node[ad__inputs(c->tape, y)[i]].shape);
+    }
+}
+
+void ad_assign(ad_tensor *state, ad_tensor *value)
+{
+    ad_context *c = ad__open_context();
+    if (!c) return;
+    const tensor *s = ad__tensor(c, state);
+    if (!s || s->kind != TENSOR_STATE) {
+        ad__fail(c, AD_ERROR_ARGUMENT, "make it with ad_state", "ad_assign: the first argument is not a state");
+        return;
+    }
+    int32_t shape = s->shape;
+    node_id to = ad__node(c, state, "ad_assign's state"), from = ad__node(c, value, "ad_assign's value");
+    if (from < 0) return;
+    if (c->tape->node[from].shape != shape) {
+        ad__fail(c, AD_ERROR_SHAPE, NULL, "ad_assign: a value of shape %s for a state of shape %s",
+                 ad__shape_text(c, &ad__shape_of(c, from)->shape), ad__shape_text(c, &ad__shape_info(c, shape)->shape));
+        return;
+    }
+    ad__append(c, OP_assign, AD_REAL, shape, (node_id[]){ to, from }, 2, NULL, 0, -1);
+}
+
+void ad__guard(ad_context *c, const node_id *x, int n)
+{
+    ad__append(c, OP_guard, AD_REAL, ad__shape(c, &AD_SCALAR), x, n, NULL, 0, -1);
+}
+
+/* Guards every value that is about to be assigned: the expansion of a plain ad_commit. */
+static bool guard_values(ad_context *c, void *user)
+{
+    (void)user;
+    const tape *t = c->tape;
+    int n = 0;
+    node_id *values = ad__step_bytes(c, (size_t)(t->n + 1) * sizeof *values);
+    if (!values) return false;
+    for (node_id i = 0; i < t->n; i++)
+        if (t->node[i].op == OP_assign && t->place[i].kind == PLACE_NONE) values[n++] = ad__inputs(t, i)[1];
+    ad__guard(c, values, n);
+    return ad__ok(c);
+}
+
+bool ad_commit(void)
+{
+    ad_context *c = ad__open_context();
+    bool finite = true;
+    if (!c || !ad__run(c, &(run_request){ .commit = true, .expand = guard_values }, &finite)) return false;
+    if (!finite) ad__fail(c, AD_ERROR_NONFINITE, NULL, "ad_commit: a value to be assigned is not finite; no state has changed");
+    return finite;
+}

@@ -1,0 +1,225 @@
+/* Opening, closing and appending to tapes; operands; the handles of values. Called by every recording function. */
+#include "autodiff/tape.h"
+
+#include <string.h>
+
+#include "autodiff/backend.h"
+
+struct step_chunk {
+    step_chunk *next;
+    size_t size;
+    _Alignas(16) char bytes[];
+};
+enum { CHUNK = 1 << 14 };
+
+/* ---- life ---------------------------------------------------------------------------------------------------------- */
+
+tape *ad__tape_open(ad_context *c, uint64_t stream, uint64_t run)
+{
+    c->error_kind = AD_ERROR_NONE;
+    if (!c->backend && !ad__backend_start(c, NULL)) return NULL;
+    tape *t = c->spare;
+    if (t) {
+        c->spare = t->outer;
+    } else {
+        if (!(t = ad__allocate(c, NULL, sizeof *t))) return NULL;
+        memset(t, 0, sizeof *t);
+    }
+    t->outer = c->tape;
+    c->tape = t;
+    c->generation = (c->generation + 1) & HANDLE_GENERATION_MASK;
+    t->generation = c->generation;
+    t->n = t->n_inputs = t->n_attrs = t->n_scalars = t->n_bound = t->n_objects = 0;
+    t->segments = 0;
+    t->site = -1;
+    t->draws = 0;
+    t->expanding = false;
+    t->chunk = t->chunks;
+    t->chunk_used = 0;
+    t->key = philox_key(c->seed, stream, run);
+    t->run = (uint32_t)run;
+    return t;
+}
+
+void ad__tape_close(ad_context *c)
+{
+    tape *t = c->tape;
+    c->tape = t->outer;
+    t->outer = c->spare;
+    c->spare = t;
+    t->generation = ~0u; /* no handle has this */
+}
+
+void ad__tape_free(ad_context *c, tape *t)
+{
+    for (int64_t i = 0; i < t->n_blocks; i++)
+        if (t->blocks[i].data) c->backend->memory_free(c->backend_state, t->blocks[i].data);
+    for (step_chunk *k = t->chunks, *next; k; k = next) {
+        next = k->next;
+        ad__allocate(c, k, 0);
+    }
+    void *arrays[] = { t->node, t->where, t->place, t->input, t->attr, t->scalar, t->bound, t->bound_data,
+                       t->blocks, t->object };
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) ad__allocate(c, arrays[i], 0);
+    ad__allocate(c, t, 0);
+}
+
+ad_scope_state ad_scope_begin(void)
+{
+    ad_context *c = ad__current();
+    ad_scope_state s = { .context = c };
+    if (!c) return s;
+    if (!c->tape) s.opened = ad__tape_open(c, 2, c->generation) != NULL;
+    return s;
+}
+
+void ad_scope_end(ad_scope_state *s)
+{
+    if (s->opened) ad__tape_close(s->context);
+}
+
+/* ---- step memory and objects ---------------------------------------------------------------------------------------- */
+
+void *ad__step_bytes(ad_context *c, size_t size)
+{
+    tape *t = c->tape;
+    if (!t) {
+        ad__fail(c, AD_ERROR_SCOPE, "record inside svi_step's model, or in ad_scope { ... }", "no step or scope is open");
+        return NULL;
+    }
+    size = (size + 15) & ~(size_t)15;
+    while (t->chunk && t->chunk_used + size > t->chunk->size) {
+        t->chunk = t->chunk->next;
+        t->chunk_used = 0;
+    }
+    if (!t->chunk) {
+        size_t room = size > CHUNK ? size : CHUNK;
+        step_chunk *k = ad__allocate(c, NULL, sizeof *k + room);
+        if (!k) return NULL;
+        *k = (step_chunk){ .size = room };
+        step_chunk **last = &t->chunks;
+        while (*last) last = &(*last)->next;
+        *last = t->chunk = k;
+        t->chunk_used = 0;
+    }
+    void *p = t->chunk->bytes + t->chunk_used;
+    t->chunk_used += size;
+    return p;
+}
+
+void *ad__object_new(ad_context *c, void *object)
+{
+    tape *t = c->tape;
+    if (!t || !object || !ad__reserve(c, &t->object, &t->cap_objects, t->n_objects + 1, sizeof *t->object)) return AD_NIL;
+    t->object[t->n_objects] = object;
+    return handle_make(HANDLE_OBJECT, t->generation, (int32_t)t->n_objects++);
+}
+
+void *ad__object(ad_context *c, const void *handle, const char *what)
+{
+    tape *t = c->tape;
+    if (!ad__ok(c)) return NULL;
+    if (handle && handle_kind_of(handle) == HANDLE_OBJECT && t && handle_generation(handle) == t->generation &&
+        handle_index(handle) < t->n_objects)
+        return t->object[handle_index(handle)];
+    if (!handle || handle_kind_of(handle) == HANDLE_NIL || ((uintptr_t)handle & 1) == 0) {
+        ad__fail(c, AD_ERROR_STALE, NULL, "%s is nil", what);
+    } else {
+        ad__fail(c, AD_ERROR_STALE, "make it again in each step: distributions and values end with their step or scope",
+                 "%s is stale: it belongs to a step or scope that has ended", what);
+    }
+    return NULL;
+}
+
+/* ---- operands -------------------------------------------------------------------------------------------------------- */
+
+static node_id record_tensor(ad_context *c, tensor *x, int32_t index)
+{
+    tape *t = c->tape;
+    if (x->tape_generation == t->generation && x->node < t->n) return x->node;
+    node_id id;
+    if (x->kind == TENSOR_STATE) {
+        id = ad__append(c, OP_state, x->dtype, x->shape, NULL, 0, (int64_t[]){ x->serial, index }, 2, -1);
+    } else {
+        if (!ad__reserve(c, &t->bound, &t->cap_bound, t->n_bound + 1, sizeof *t->bound)) return -1;
+        t->bound[t->n_bound] = index;
+        id = ad__append(c, OP_input, x->dtype, x->shape, NULL, 0, NULL, 0, (int32_t)t->n_bound);
+        t->n_bound++;
+    }
+    x->tape_generation = t->generation;
+    x->node = id;
+    return id;
+}
+
+node_id ad__node(ad_context *c, const ad_tensor *handle, const char *operand)
+{
+    if (!ad__ok(c)) return -1;
+    tape *t = c->tape;
+    if (!t) {
+        ad__fail(c, AD_ERROR_SCOPE, "record inside svi_step's model, or in ad_scope { ... }", "no step or scope is open");
+        return -1;
+    }
+    if (((uintptr_t)handle & 1) == 0) {
+        ad__fail(c, AD_ERROR_STALE, NULL, handle ? "%s is not a tensor" : "%s is NULL", operand);
+        return -1;
+    }
+    handle_kind kind = handle_kind_of(handle);
+    if (kind == HANDLE_STEP && handle_generation(handle) == t->generation && handle_index(handle) < t->n)
+        return handle_index(handle);
+    if (kind == HANDLE_PERSISTENT) {
+        tensor *x = ad__tensor(c, handle);
+        if (x) return record_tensor(c, x, handle_index(handle));
+        ad__fail(c, AD_ERROR_STALE, NULL, "%s is stale: this tensor was freed", operand);
+    } else if (kind == HANDLE_NIL) {
+        ad__fail(c, AD_ERROR_STALE, "an earlier call failed or gave no value", "%s is nil", operand);
+    } else if (kind == HANDLE_OBJECT) {
+        ad__fail(c, AD_ERROR_ARGUMENT, "draw from it with ppl_sample or dist_sample", "%s is a distribution, not a tensor",
+                 operand);
+    } else {
+        ad__fail(c, AD_ERROR_STALE, "keep numbers with ad_read, or tensors with ad_from",
+                 "%s is stale: it belongs to a step or scope that has ended", operand);
+    }
+    return -1;
+}
+
+ad_tensor *ad__handle(ad_context *c, node_id id)
+{
+    return id < 0 ? AD_NIL : handle_make(HANDLE_STEP, c->tape->generation, id);
+}
+
+/* ---- appending ------------------------------------------------------------------------------------------------------- */
+
+node_id ad__append(ad_context *c, int op, int dtype, int32_t shape, const node_id *inputs, int n_inputs,
+                   const int64_t *attrs, int n_attrs, int32_t bind)
+{
+    tape *t = c->tape;
+    if (shape < 0 || !ad__ok(c)) return -1;
+    if (t->n >= c->max_nodes) {
+        ad__fail(c, AD_ERROR_LIMIT, "a loop whose end depends on a value should also test ppl_ok()",
+                 "more than %lld operations in one step", (long long)c->max_nodes);
+        return -1;
+    }
+    if (t->n == t->cap || t->n_inputs + n_inputs > t->cap_inputs || t->n_attrs + n_attrs > t->cap_attrs) {
+        if (!ad__reserve(c, &t->node, &t->cap, t->n + 1, sizeof *t->node) ||
+            !ad__reserve(c, &t->where, &t->cap_where, t->cap, sizeof *t->where) ||
+            !ad__reserve(c, &t->place, &t->cap_place, t->cap, sizeof *t->place) ||
+            !ad__reserve(c, &t->input, &t->cap_inputs, t->n_inputs + n_inputs, sizeof *t->input) ||
+            !ad__reserve(c, &t->attr, &t->cap_attrs, t->n_attrs + n_attrs, sizeof *t->attr))
+            return -1;
+    }
+    node_id id = (node_id)t->n++;
+    t->node[id] = (node){ .op = (uint16_t)op,
+                          .dtype = (uint8_t)dtype,
+                          .n_attrs = (uint8_t)n_attrs,
+                          .shape = shape,
+                          .input = (int32_t)t->n_inputs,
+                          .n_inputs = n_inputs,
+                          .attr = (int32_t)t->n_attrs,
+                          .bind = bind,
+                          .site = t->site };
+    t->where[id] = (source_line){ c->file, c->line };
+    t->place[id] = (place){ .kind = PLACE_NONE };
+    for (int i = 0; i < n_inputs; i++) t->input[t->n_inputs++] = inputs[i];
+    for (int i = 0; i < n_attrs; i++) t->attr[t->n_attrs++] = attrs[i];
+    return id;
+}

@@ -1,0 +1,164 @@
+/* The tape: a program of plain-data nodes, recorded afresh at every step. Recording files append to it; the reverse sweep
+ * appends gradients to the same tape; the planner reads it. Nothing on it changes between equal steps: what does, enters
+ * through the bind (scalars and bound inputs), filled beside it. */
+#ifndef AUTODIFF_TAPE_H
+#define AUTODIFF_TAPE_H
+
+#include "autodiff/context.h"
+
+/* The elementwise ops come first, from ops.def; the structured ones from structured.def. */
+typedef enum ad_op {
+#define AD_OP1(name, ...) OP_##name,
+#define AD_OP2(name, ...) OP_##name,
+#define AD_OP3(name, ...) OP_##name,
+#define AD_OP4(name, ...) OP_##name,
+#include "autodiff/ops.def"
+    N_ELEMENTWISE,
+    OP_first_structured = N_ELEMENTWISE - 1,
+#define AD_STRUCTURED(name, ...) OP_##name,
+#include "autodiff/structured.def"
+    N_OPS
+} ad_op;
+
+typedef struct node {
+    uint16_t op;
+    uint8_t dtype, n_attrs;
+    int32_t shape;
+    int32_t input, n_inputs; /* tape->input[input ...] */
+    int32_t attr;            /* tape->attr[attr ...]: structural integers, compared by the plan cache */
+    int32_t bind;            /* scalar or bound-input slot, or -1 */
+    int32_t site;            /* interned name, or -1 */
+    int32_t reserved;
+} node;
+_Static_assert(sizeof(node) == 32, "nodes are compared as bytes: no padding");
+
+typedef struct source_line {
+    const char *file;
+    int line;
+} source_line;
+
+/* Where a value lies once computed. Blocks are the memory of a tape's runs: one for each segment. */
+typedef enum place_kind { PLACE_NONE, PLACE_BLOCK, PLACE_TENSOR, PLACE_BOUND } place_kind;
+typedef struct place {
+    int32_t kind, index; /* block ordinal, tensor index (states), or bind slot */
+    int64_t offset;      /* bytes from its start */
+} place;
+
+typedef struct block {
+    void *data;
+    size_t size;
+} block;
+
+typedef struct step_chunk step_chunk; /* of ad__step_bytes */
+
+struct tape {
+    tape *outer; /* the tape this one interrupts, or the next spare */
+    uint32_t generation;
+
+    node *node;
+    source_line *where; /* of each node; no part of the program */
+    place *place;       /* of each node computed by a run of this tape */
+    int64_t n, cap, cap_where, cap_place;
+    int32_t *input;
+    int64_t n_inputs, cap_inputs;
+    int64_t *attr;
+    int64_t n_attrs, cap_attrs;
+
+    double *scalar; /* the bind: run-time numbers, and persistent tensors (indices) */
+    int64_t n_scalars, cap_scalars;
+    int32_t *bound;
+    int64_t n_bound, cap_bound;
+
+    void **bound_data; /* their memory, for the run */
+    int64_t cap_bound_data;
+    block *blocks;
+    int64_t n_blocks, cap_blocks;
+    uint64_t epoch; /* unique in the context; changes when a block moves */
+    int segments;      /* runs so far */
+    uint64_t key;      /* of this tape's draws: mix(seed, stream, high half of run) */
+    uint32_t run;      /* low half */
+    int32_t site;      /* current site, recorded into nodes */
+    int32_t draws;     /* anonymous draws so far */
+    bool expanding;    /* inside run_request.expand: numbers are structural there */
+
+    void **object; /* of ad__object_new */
+    int64_t n_objects, cap_objects;
+    step_chunk *chunks, *chunk; /* first, current */
+    size_t chunk_used;
+};
+
+/* Opens a tape over the current one; closes it. Opening clears the sticky error. */
+tape *ad__tape_open(ad_context *c, uint64_t stream, uint64_t run);
+void ad__tape_close(ad_context *c);
+void ad__tape_free(ad_context *c, tape *t);
+
+/* The node of an operand on the open tape (persistent tensors are recorded at first sight); -1 after an error. */
+node_id ad__node(ad_context *c, const ad_tensor *handle, const char *operand);
+ad_tensor *ad__handle(ad_context *c, node_id id);
+
+/* Appends a node; -1 after an error. `attrs` are structural. The caller has checked shapes. */
+node_id ad__append(ad_context *c, int op, int dtype, int32_t shape, const node_id *inputs, int n_inputs,
+                   const int64_t *attrs, int n_attrs, int32_t bind);
+/* Elementwise op by number, broadcasting; -1 after an error. */
+node_id ad__elementwise(ad_context *c, int op, const node_id *inputs);
+int ad__arity(int op);
+const char *ad__op_name(int op);
+
+node_id ad__constant(ad_context *c, double value); /* structural */
+int32_t ad__bind_scalar(ad_context *c, double value);        /* a slot */
+node_id ad__scalar_of_slot(ad_context *c, int32_t slot);
+/* The assignments of the next committing run are made only if all of these are finite: gradients, the loss. */
+void ad__guard(ad_context *c, const node_id *x, int n);
+node_id ad__expand_to(ad_context *c, node_id x, int32_t shape);
+node_id ad__sum_to(ad_context *c, node_id x, int32_t shape);
+
+/* Views of a node, for code that walks tapes. */
+static inline const int32_t *ad__inputs(const tape *t, node_id i) { return t->input + t->node[i].input; }
+static inline const int64_t *ad__attrs(const tape *t, node_id i) { return t->attr + t->node[i].attr; }
+
+/* Gradient rule of an op: with gradient g arriving at y, records d[j] for each input j with want[j] (at the
+ * input's shape, or one that sums down or expands to it), or leaves it -1 for zero. */
+typedef void gradient_rule(ad_context *c, node_id y, node_id g, const bool *want, node_id *d);
+#define AD_SOURCE(name, attrs)
+#define AD_STRUCTURED(name, attrs) gradient_rule ad__gradient_##name;
+#include "autodiff/structured.def"
+/* The recorded forms that gradient rules share. */
+node_id ad__op1(ad_context *c, int op, node_id a);
+node_id ad__op2(ad_context *c, int op, node_id a, node_id b);
+node_id ad__op3(ad_context *c, int op, node_id a, node_id b, node_id d);
+node_id ad__reshape_to(ad_context *c, node_id x, int32_t shape);
+node_id ad__matmul(ad_context *c, node_id a, bool transpose_a, node_id b, bool transpose_b);
+node_id ad__reduce_axes(ad_context *c, int op, node_id x, int first, int end, bool keep);
+static inline const shape_info *ad__shape_of(ad_context *c, node_id x)
+{
+    return ad__shape_info(c, c->tape->node[x].shape);
+}
+/* The open tape's node of an operand; NULL context or -1 after an error. */
+ad_context *ad__open_context(void);
+/* Axis counted from the left; -1 after an error that names the function. */
+int ad__axis(ad_context *c, const ad_shape *s, int axis, const char *function);
+/* Records gradients of the scalar y, times g, with respect to x[0..n): out[i], -1 where y does not depend on x[i]. */
+bool ad__gradient(ad_context *c, node_id y, const node_id *x, int n, node_id *out);
+
+/* ---- running ------------------------------------------------------------------------------------------------------ */
+
+typedef struct run_request {
+    const node_id *roots; /* values to keep */
+    int n_roots;
+    bool final;           /* nothing of this tape is used afterwards but the roots */
+    bool commit;          /* run the assignments */
+    const int64_t *attrs; /* what `expand` depends on beside the tape: part of the plan's key */
+    int n_attrs;
+    /* Called at a miss, after the key is taken: appends what the recorded program implies (gradients, optimiser).
+     * It must depend on the tape and attrs alone. */
+    bool (*expand)(ad_context *c, void *user);
+    void *user;
+} run_request;
+
+/* Plans (or finds the plan of) the tape so far and runs it. False after an error. *finite (may be NULL) is false when a
+ * commit was refused because a value that it depends on is not finite; that alone is not an error. */
+bool ad__run(ad_context *c, const run_request *r, bool *finite);
+/* Copies the elements of a computed node to host memory in its own dtype (weighted totals: doubles). */
+bool ad__fetch(ad_context *c, node_id id, void *out, int64_t n);
+
+#endif

@@ -1,0 +1,31 @@
+/* The Cauchy distribution: tails so heavy that it has no moments. */
+#include "distributions/formula.h"
+
+/* loc + scale tan(pi (u - 1/2)) = cot of the shorter tail, with its sign: exact far out, where tan near pi/2 is not. */
+static T sample(const dist_object *d, const ad_shape *shape, int draw)
+{
+    T u = ad_random_uniform(*shape, draw), tail = (ad_mul)(k(PI), (ad_min)(u, (ad_sub)(k(1), u)));
+    T z = (ad_mul)((ad_sign)((ad_sub)(u, k(0.5))), (ad_div)((ad_cos)(tail), (ad_sin)(tail)));
+    return (ad_add)(d->parameter[0], (ad_mul)(d->parameter[1], z));
+}
+
+static T log_prob(const dist_object *d, T x)
+{
+    T z = (ad_div)((ad_sub)(x, d->parameter[0]), d->parameter[1]);
+    T norm = (ad_add)((ad_log)(d->parameter[1]), k(LOG_PI));
+    return (ad_neg)((ad_add)((ad_log1p)((ad_square)(z)), norm));
+}
+
+static T entropy(const dist_object *d) { return (ad_add)((ad_log)(d->parameter[1]), k(2 * LOG_2 + LOG_PI)); }
+
+const dist_class dist__cauchy = {
+    .name = "cauchy",
+    .n_parameters = 2,
+    .parameter = { { .name = "loc" }, { .name = "scale", .constraint.kind = DIST_POSITIVE } },
+    .has_rsample = true,
+    .sample = sample,
+    .log_prob = log_prob,
+    .entropy = entropy,
+};
+
+distribution *(dist_cauchy)(T loc, T scale) { return dist_new(&dist__cauchy, (T[]){ loc, scale }, 0); }

@@ -1,0 +1,67 @@
+/* What SVI, its estimators and its optimisers share. Internal. */
+#ifndef PPL_INFERENCE_H
+#define PPL_INFERENCE_H
+
+#include "ppl/state.h"
+
+/* What an optimiser remembers of one parameter. */
+typedef struct moment {
+    uint64_t life;       /* of the parameter; another one: start afresh */
+    ad_tensor *state[2]; /* NULL: not made yet */
+    int64_t commits;     /* steps that moved it */
+    int32_t rule;        /* row of optim.rules, or -1 */
+} moment;
+
+struct svi {
+    ad_context *context;
+    ppl_function model, guide;
+    ppl_call *call;
+    struct optim optim; /* defaults filled in */
+    struct elbo elbo;
+    uint64_t id;        /* never used again: plans know the optimiser by it */
+    uint64_t stream;    /* of draws: + STREAM_STEP, + STREAM_EVALUATE */
+    uint64_t runs, evaluations;
+    int64_t steps;
+    moment *moments;    /* by index of the parameter */
+    int64_t n_moments, cap_moments;
+    optim_rule *rules;  /* a copy, with the texts of the patterns behind it */
+    int64_t n_rules;
+    char error[sizeof(((ad_context *)0)->error)];
+};
+
+/* ---- estimators ------------------------------------------------------------------------------------------------------- */
+
+typedef struct estimate {
+    ad_tensor *loss;      /* a weighted total */
+    ad_tensor *surrogate; /* what is differentiated: the loss itself, where no site needs the score function */
+    trace **guide, **model;
+    int particles; /* traces of each */
+} estimate;
+
+/* Runs guide and model on the open tape and records the estimate; false after an error. */
+bool ppl__estimate(ad_context *c, svi *s, estimate *e);
+
+/* ---- optimisers --------------------------------------------------------------------------------------------------------- */
+
+/* A parameter of this step, and its run-time numbers: slots of the tape's scalars. */
+typedef struct visited {
+    param *param;
+    moment *moment;
+    node_id leaf;
+    int32_t step, correction, decay;
+    bool frozen;
+} visited;
+
+/* The numbers that all parameters share. */
+typedef struct optim_slots {
+    int32_t beta1, beta2, eps, clip, clip_negative, clip_norm, clip_global;
+} optim_slots;
+
+void ppl__optim_defaults(struct optim *o);
+int ppl__optim_states(const struct optim *o); /* moments for each parameter */
+/* Binds this step's numbers, in a fixed order. */
+void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots *slots);
+/* Records the update of n parameters from their gradients (NULL: does not depend on it). */
+void ppl__optim_record(ad_context *c, const svi *s, const optim_slots *slots, const visited *v, ad_tensor **gradient, int n);
+
+#endif

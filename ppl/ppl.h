@@ -1,0 +1,182 @@
+/* Models and guides: ordinary functions that call these primitives. The public face of ppl; it includes the rest.
+ *
+ *   static void model(ad_tensor *x)                     x (N)
+ *   {
+ *       ad_tensor *rate = ppl_sample("rate", dist_normal(0, 1));
+ *       ppl_plate ("data", ad_dim(x, 0)) ppl_sample("obs", dist_normal(rate, 0.5), .obs = x);
+ *   }
+ *
+ * Optional arguments are designated initialisers after the positional ones; zero means default. Meanings are Pyro's.
+ * Every error names the site, the plates around it, the shapes and the line of the call. */
+#ifndef PPL_PPL_H
+#define PPL_PPL_H
+
+#include "ppl/call.h"
+#include "ppl/handlers.h"
+#include "ppl/message.h"
+#include "ppl/svi.h"
+#include "ppl/trace.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- sample sites ------------------------------------------------------------------------------------------------ */
+
+typedef struct ppl_sample_args {
+    const char *name;   /* unique in a run of the model */
+    distribution *fn;   /* plates around the site expand it: every cell draws independently */
+    ad_tensor *obs;     /* the value, when it is data */
+    ad_tensor *obs_mask; /* 1 where obs is data and 0 where it is missing, of the batch shape: the missing part is drawn.
+                            Makes the sites <name>_observed and <name>_unobserved; the guide gives the latter */
+    ppl_infer infer;
+    ppl_source at_;
+} ppl_sample_args;
+
+/* A draw from fn (or obs), known to inference by its name. In C: ppl_sample("z", d), ppl_sample("x", d, .obs = x). */
+AD_API ad_tensor *ppl_sample_site(ppl_sample_args a);
+
+/* Adds log_factor to the model's log-density; in plates it is expanded, so a scalar counts once for each member. */
+AD_API ad_tensor *ppl_factor_site(ppl_source at, const char *name, ad_tensor *log_factor);
+/* Records a value under a name: it is in traces and predictions but has no density. */
+AD_API ad_tensor *ppl_deterministic_site(ppl_source at, const char *name, ad_tensor *value);
+
+/* ---- parameters ---------------------------------------------------------------------------------------------------- */
+
+/* How a parameter begins: a description, drawn when the parameter is made and never again. Draws depend on the seed and
+ * the parameter's name alone. Values are constrained ones, as the model sees them. */
+typedef enum ppl_init_kind { PPL_INIT_DEFAULT, PPL_INIT_CONSTANT, PPL_INIT_NORMAL, PPL_INIT_UNIFORM, PPL_INIT_VALUES } ppl_init_kind;
+typedef struct ppl_init {
+    ppl_init_kind kind; /* the default is what unconstrained zeros become: 0, or 1 if positive */
+    double a, b;
+    const void *data;
+    ad_source source;
+} ppl_init;
+
+typedef struct ppl_param_args {
+    const char *name;
+    ad_shape shape;
+    ppl_init init;
+    dist_constraint constraint; /* real by default; the optimiser moves an unconstrained tensor behind it */
+    int event_dim;       /* inside a subsampled plate: so many dimensions on the right are no plate's, the plate's rows */
+    bool event_dim_set;  /* are taken; set this for event_dim 0 */
+    ppl_source at_;
+} ppl_param_args;
+
+/* The parameter of that name, made at its first visit: ppl_param("scale", AD_SHAPE(3), .init = ppl_constant(0.1),
+ * .constraint = ...). Another shape or constraint at a later visit is an error. */
+AD_API ad_tensor *ppl_param_site(ppl_param_args a);
+
+/* Reading and writing by full name, as the model sees the values (constrained); n counts elements. False, and an error,
+ * when there is no such parameter or n is not its size. Outside a step. In C the pointer's type chooses: double, float. */
+AD_API bool ppl_param_read(const char *name, void *out, ad_source type, int64_t n);
+AD_API bool ppl_param_write(const char *name, const void *data, ad_source type, int64_t n);
+AD_API bool ppl_param_exists(const char *name);
+AD_API ad_shape ppl_param_shape(const char *name);
+AD_API int64_t ppl_param_count(void);
+AD_API const char *ppl_param_name(int64_t i); /* in order of first visit, NULL beyond the last */
+/* Ends the parameters whose names match (* stands for any text, ? for one character); NULL: all. Returns how many. */
+AD_API int64_t ppl_param_delete(const char *pattern);
+
+/* ---- plates -------------------------------------------------------------------------------------------------------- */
+
+enum { PPL_ANY_SIZE = -1 }; /* a plate that only claims its dimension */
+
+typedef struct ppl_plate_args {
+    const char *name;
+    int64_t size;           /* of the population */
+    int dim;                /* batch dimension, negative; 0: the first free one from the right */
+    int64_t subsample_size; /* draw so many members without replacement, the same in model and guide */
+    ad_tensor *subsample;   /* or take these (int64, one dimension) */
+    int64_t full_size;      /* the *external* minibatch: `size` members were taken elsewhere out of so many */
+    ad_tensor **index;      /* out: indices of the members, int64 (size of the dimension) */
+    ppl_source at_;
+} ppl_plate_args;
+
+/* Log-densities of sites inside count full size / size of the dimension times. */
+typedef struct ppl_plate_scope {
+    ad_context *context;
+    ppl_handler handler;
+    void *plate;
+    int depth;
+    bool entered;
+    int64_t next;
+} ppl_plate_scope;
+
+AD_API ppl_plate_scope ppl_plate_begin(ppl_plate_args a);
+AD_API bool ppl_plate_enter(ppl_plate_scope *s);
+AD_API ppl_plate_scope ppl_each_begin(ppl_plate_args a);
+AD_API bool ppl_each_next(ppl_plate_scope *s, int64_t *i);
+AD_API void ppl_plate_leave(ppl_plate_scope *s);
+
+/* Rows of data for the subsampled plates around, along their dimensions, counted left of the event_dim rightmost ones.
+ * The data unchanged in plates that are not subsampled. */
+AD_API ad_tensor *ppl_subsample_site(ppl_source at, ad_tensor *data, int event_dim);
+
+/* ---- scopes of names, and the rest ----------------------------------------------------------------------------------- */
+
+typedef struct ppl_module_scope {
+    ad_context *context;
+    size_t length;
+    bool entered;
+    void *frame[3];
+} ppl_module_scope;
+AD_API ppl_module_scope ppl_module_begin(const char *name);
+AD_API bool ppl_module_enter(ppl_module_scope *s);
+AD_API void ppl_module_leave(ppl_module_scope *s);
+
+/* Seeds all draws of the current context and numbers SVI instances from 0 again; existing ones go on undisturbed. */
+AD_API void ppl_seed(uint64_t seed);
+/* No error so far in this step, and recording goes on: what a loop or recursion that ends on a value should test. */
+AD_API bool ppl_ok(void);
+
+#ifdef __cplusplus
+}
+#else
+
+#define PPL_HERE ((ppl_source){ __FILE__, __LINE__ })
+
+#define ppl_sample(...) ppl_sample_site((ppl_sample_args){ __VA_ARGS__, .at_ = PPL_HERE })
+#define ppl_factor(name, x)                                                                                            \
+    __extension__({                                                                                                    \
+        __auto_type ad_x_ = (x);                                                                                       \
+        AD_HERE;                                                                                                       \
+        ppl_factor_site(PPL_HERE, (name), AD_OPERAND(ad_x_));                                                          \
+    })
+#define ppl_deterministic(name, x)                                                                                     \
+    __extension__({                                                                                                    \
+        __auto_type ad_x_ = (x);                                                                                       \
+        AD_HERE;                                                                                                       \
+        ppl_deterministic_site(PPL_HERE, (name), AD_OPERAND(ad_x_));                                                   \
+    })
+
+#define ppl_param(...) ppl_param_site((ppl_param_args){ __VA_ARGS__, .at_ = PPL_HERE })
+#define ppl_constant(x) ((ppl_init){ .kind = PPL_INIT_CONSTANT, .a = (x) })
+#define ppl_randn(sd) ((ppl_init){ .kind = PPL_INIT_NORMAL, .b = (sd) })
+#define ppl_uniform(low, high) ((ppl_init){ .kind = PPL_INIT_UNIFORM, .a = (low), .b = (high) })
+#define ppl_values(pointer) ((ppl_init){ .kind = PPL_INIT_VALUES, .data = (pointer), .source = AD_SOURCE_OF(pointer) })
+#define ppl_param_value(name, out, n) (AD_HERE, ppl_param_read((name), (out), AD_SOURCE_OF(out), (n)))
+#define ppl_param_set(name, data, n) (AD_HERE, ppl_param_write((name), (data), AD_SOURCE_OF(data), (n)))
+
+/* ppl_plate ("rows", n) { ... }, ppl_plate ("rows", n, .subsample_size = 32, .index = &rows) { ... }: one-shot scopes.
+ * `return` inside is safe; `break` and `continue` leave the block. Plates of one name may follow each other with the
+ * same sizes. */
+#define ppl_plate(...)                                                                                                 \
+    for (ppl_plate_scope ppl_scope_ __attribute__((cleanup(ppl_plate_leave))) =                                        \
+             ppl_plate_begin((ppl_plate_args){ __VA_ARGS__, .at_ = PPL_HERE });                                        \
+         ppl_plate_enter(&ppl_scope_);)
+/* The sequential plate: ppl_each (i, "rows", n) { ... } runs its block for every member i (int64_t); site names must
+ * differ between iterations. `break` and `continue` do as in any loop. */
+#define ppl_each(i, ...)                                                                                               \
+    for (ppl_plate_scope ppl_scope_ __attribute__((cleanup(ppl_plate_leave))) =                                        \
+             ppl_each_begin((ppl_plate_args){ __VA_ARGS__, .at_ = PPL_HERE });                                         \
+         !ppl_scope_.entered;)                                                                                         \
+        for (int64_t i = 0; ppl_each_next(&ppl_scope_, &i) || (ppl_scope_.entered = true, false);)
+#define ppl_subsample(data, event_dim) ppl_subsample_site(PPL_HERE, (data), (event_dim))
+
+/* ppl_module ("decoder") { ... }: parameters inside are called decoder$$$name (nested: outer$$$inner$$$name). */
+#define ppl_module(name)                                                                                               \
+    for (ppl_module_scope ppl_scope_ __attribute__((cleanup(ppl_module_leave))) = (AD_HERE, ppl_module_begin(name));   \
+         ppl_module_enter(&ppl_scope_);)
+#endif
+#endif

@@ -1,0 +1,138 @@
+/* What ppl keeps beside an ad_context, and the calls that cross its files. Internal.
+ * One ppl_state hangs on ad_context.client; it is made at the first call that needs it. */
+#ifndef PPL_STATE_H
+#define PPL_STATE_H
+
+#include "autodiff/tape.h"
+#include "ppl/ppl.h"
+
+/* In the library's own files the masks keep the line of the user's call. */
+#undef AD_HERE
+#define AD_HERE ((void)0)
+
+/* Streams of draws: scopes have theirs in autodiff; instance i has STREAM_FIRST + 4 i and the three after it. */
+enum { STREAM_INIT = 8, STREAM_SEEDED = 9, STREAM_FIRST = 16, STREAM_STEP = 0, STREAM_EVALUATE = 1 };
+
+/* A parameter, in order of first visit. A deleted one has no leaf; its name gets a new entry when it comes back. */
+typedef struct param {
+    int32_t name, shape;
+    dist_constraint constraint;
+    ad_tensor *leaf;      /* unconstrained, an ad_state; NULL: deleted */
+    bool newborn;         /* made in a step that has not succeeded yet */
+    uint64_t life;        /* distinct for every birth: moments of an earlier one are not used */
+    uint32_t tape_generation; /* the tape that visited it last, and its constrained value there */
+    ad_tensor *value;
+    uint32_t collected;   /* the tape whose step has found it */
+} param;
+
+/* An open or earlier plate of this run. */
+typedef struct plate {
+    struct plate *outer; /* the next one around */
+    ppl_frame frame;
+    int32_t id;
+    double scale;
+    ad_tensor *index; /* NULL: all members */
+    bool sequential, open;
+    error_frame where;
+} plate;
+
+/* What is known about a name: its parameter, and the plate of that name in a run. */
+typedef struct name_slot {
+    int32_t param; /* index + 1; 0: none */
+    uint32_t run, tape_generation;
+    plate *plate;
+} name_slot;
+
+typedef struct ppl_state {
+    ppl_handler **handler; /* outermost first */
+    int64_t depth, cap_handlers;
+
+    param *params;
+    int64_t n_params, cap_params;
+    uint64_t lives;
+
+    name_slot *names; /* by id of the name */
+    int64_t n_names, cap_names;
+
+    char *prefix; /* of parameter names: "outer$$$inner$$$"; room for a name behind it */
+    size_t prefix_length;
+    int64_t cap_prefix;
+
+    plate *plates; /* open ones, innermost first */
+    plate *by_dim[AD_MAX_RANK]; /* the open plate of dimension -1 - i */
+    uint32_t run;  /* ordinal of the run of a model: plates of one name may come back within it */
+
+    ad_tensor *members; /* 0, 1, ..., n_members - 1: the indices of plates that are not subsampled */
+    int64_t n_members;
+
+    int particle;  /* ordinal of the draws at every site */
+    uint64_t instances;
+    bool in_step;
+    int seeded;    /* ppl_seeded handlers around */
+} ppl_state;
+
+/* The state of c; NULL without memory for it. */
+ppl_state *ppl__state(ad_context *c);
+/* The slot of a name; NULL after an error. */
+name_slot *ppl__name_slot(ad_context *c, ppl_state *st, int32_t name);
+/* The name of a parameter with the prefix of the open modules, interned; -1 after an error. */
+int32_t ppl__prefixed(ad_context *c, ppl_state *st, const char *name);
+/* Removes the handlers above depth, innermost first. */
+void ppl__unwind(ppl_state *st, int64_t depth);
+
+/* ---- default actions of messages ------------------------------------------------------------------------------------ */
+
+void ppl__draw(ad_context *c, ppl_state *st, ppl_message *m);        /* of a sample site */
+void ppl__param_value(ad_context *c, ppl_state *st, ppl_message *m); /* of a parameter */
+
+/* ---- parameters -------------------------------------------------------------------------------------------------------- */
+
+param *ppl__param_find(ad_context *c, ppl_state *st, const char *name); /* NULL, no error, when there is none */
+/* After a step: keeps the parameters born in it, or ends them again. */
+void ppl__params_settle(ppl_state *st, bool keep);
+bool ppl__glob(const char *pattern, const char *text);
+
+/* ---- calls --------------------------------------------------------------------------------------------------------------- */
+
+typedef struct ppl_call ppl_call; /* a prepared signature */
+ppl_call *ppl__call_new(ad_context *c, const ppl_signature *types);
+void ppl__call_free(ad_context *c, ppl_call *call);
+/* Converts n arguments for the next ppl__call; false, with an error naming the argument, when they do not fit. */
+bool ppl__call_arguments(ad_context *c, ppl_call *call, int n, const ppl_arg *args);
+void ppl__call(ppl_call *call, ppl_function f);
+
+/* ---- traces ---------------------------------------------------------------------------------------------------------------- */
+
+/* One recorded message, and what scoring made of it. */
+typedef struct site {
+    ppl_message m;
+    ad_tensor *log_prob; /* masked, not scaled; NULL: not scored yet */
+    ad_tensor *unmasked; /* the same before the mask */
+} site;
+
+typedef struct trace {
+    site **site;
+    int n, cap;
+    int32_t *slot; /* open addressing by the name's id: ordinal of the site, -1 empty */
+    int n_slots;
+} trace;
+
+trace *ppl__trace_new(ad_context *c); /* NULL after an error */
+trace *ppl__trace_of(ad_context *c, const ppl_trace *handle); /* NULL, with an error, for a stale one */
+site *ppl__trace_find(const trace *t, int32_t name);
+bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m);
+/* Runs f under a fresh trace, under replay of `replayed` and inside a plate where these are given (else NULL, 0); `what`
+ * is for messages. NULL after an error. */
+trace *ppl__run(ad_context *c, ppl_call *call, ppl_function f, const char *what, const trace *replayed,
+                const ppl_plate_args *around);
+/* log p of a site's value, masked but not scaled; checks its shape against the plates. AD_NIL after an error. */
+ad_tensor *ppl__score(ad_context *c, site *s);
+static inline bool ppl__scored(const site *s) { return s->m.type == PPL_SAMPLE && !s->m.infer.deterministic; }
+static inline bool ppl__latent(const site *s) { return ppl__scored(s) && !s->m.is_observed; }
+void ppl__at(ad_context *c, ppl_source at);
+
+/* Replay by an internal trace. */
+ppl_handler ppl__replay(const trace *t);
+ppl_handler ppl__record(trace *t);
+
+#endif

@@ -1,0 +1,290 @@
+/* The step of stochastic variational inference: record, differentiate, move the parameters, all or nothing.
+ * Called by the user's loop. A step runs on a tape of its own, keyed by the instance's stream and run counter. */
+#include <math.h>
+#include <string.h>
+
+#include "ppl/inference.h"
+
+/* ---- instances -------------------------------------------------------------------------------------------------------------- */
+
+/* Copies the rules and the texts of their patterns, in one allocation; false after an error. */
+static bool copy_rules(ad_context *c, svi *s)
+{
+    const optim_rule *from = s->optim.rules;
+    size_t text = 0;
+    for (int64_t i = 0; from && from[i].pattern; i++, s->n_rules++) text += strlen(from[i].pattern) + 1;
+    s->optim.rules = NULL;
+    if (!s->n_rules) return true;
+    if (!(s->rules = ad__allocate(c, NULL, (size_t)s->n_rules * sizeof *s->rules + text))) return false;
+    char *to = (char *)(s->rules + s->n_rules);
+    for (int64_t i = 0; i < s->n_rules; i++) {
+        size_t n = strlen(from[i].pattern) + 1;
+        s->rules[i] = from[i];
+        s->rules[i].pattern = memcpy(to, from[i].pattern, n);
+        to += n;
+    }
+    return true;
+}
+
+static bool sensible(ad_context *c, const svi_options *o)
+{
+    const struct optim *p = &o->optim;
+    const double numbers[] = { p->lr, p->eps, p->momentum, p->weight_decay, p->lrd, p->clip_value, p->clip_tensor_norm, p->clip_global_norm };
+    static const char *const names[] = { "lr", "eps", "momentum", "weight_decay", "lrd", "clip_value", "clip_tensor_norm", "clip_global_norm" };
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        if (isfinite(numbers[i]) && numbers[i] >= 0) continue;
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "svi_new: the optimiser's %s is %g", names[i], numbers[i]);
+        return false;
+    }
+    if (!(p->beta1 >= 0 && p->beta1 < 1 && p->beta2 >= 0 && p->beta2 < 1)) {
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "svi_new: the optimiser's betas are %g and %g, and must lie in [0, 1)", p->beta1, p->beta2);
+        return false;
+    }
+    if (o->elbo.particles < 0 || o->elbo.particles > 0xffff || o->elbo.max_plate_nesting < 0) {
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "svi_new: elbo has %d particles and max_plate_nesting %d", o->elbo.particles,
+                 o->elbo.max_plate_nesting);
+        return false;
+    }
+    return true;
+}
+
+svi *svi_new_functions(ppl_function model, ppl_function guide, svi_options o)
+{
+    ad_context *c = ad__current();
+    ppl_state *st = ppl__state(c);
+    if (!st) return NULL;
+    if (!c->tape) c->error_kind = AD_ERROR_NONE;
+    ppl__at(c, o.at_);
+    if (!model || !guide) {
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "svi_new: the %s is NULL", model ? "guide" : "model");
+        return NULL;
+    }
+    svi *s = sensible(c, &o) ? ad__allocate(c, NULL, sizeof *s) : NULL;
+    if (!s) return NULL;
+    *s = (svi){ .context = c, .model = model, .guide = guide, .optim = o.optim, .elbo = o.elbo, .id = ++st->lives };
+    s->stream = STREAM_FIRST + 4 * st->instances++;
+    if (s->elbo.particles == 0) s->elbo.particles = 1;
+    ppl__optim_defaults(&s->optim);
+    if (copy_rules(c, s) && (s->call = ppl__call_new(c, &o.args))) return s;
+    svi_free(s);
+    return NULL;
+}
+
+static void drop(moment *m)
+{
+    for (int i = 0; i < 2; i++)
+        if (m->state[i]) ad_free(m->state[i]);
+    *m = (moment){ .life = 0 };
+}
+
+void svi_free(svi *s)
+{
+    if (!s) return;
+    ad_context *c = s->context, *previous = ad_context_use(c);
+    for (int64_t i = 0; i < s->n_moments; i++) drop(&s->moments[i]);
+    ppl__call_free(c, s->call);
+    ad__allocate(c, s->rules, 0);
+    ad__allocate(c, s->moments, 0);
+    ad__allocate(c, s, 0);
+    ad_context_use(previous);
+}
+
+const char *svi_error(svi *s) { return s ? s->error : "the svi is NULL: svi_new failed"; }
+int64_t svi_steps(svi *s) { return s ? s->steps : 0; }
+
+/* ---- the parameters of a step ---------------------------------------------------------------------------------------------------- */
+
+typedef struct step {
+    svi *svi;
+    estimate estimate;
+    visited *visited;
+    int n;
+    optim_slots slots;
+} step;
+
+/* The moments of a parameter, made at its first step. NULL after an error. */
+static moment *moment_of(ad_context *c, svi *s, const ppl_state *st, int64_t index)
+{
+    if (index >= s->n_moments) {
+        if (!ad__reserve(c, &s->moments, &s->cap_moments, st->n_params, sizeof *s->moments)) return NULL;
+        memset(s->moments + s->n_moments, 0, (size_t)(st->n_params - s->n_moments) * sizeof *s->moments);
+        s->n_moments = st->n_params;
+    }
+    moment *m = &s->moments[index];
+    const param *p = &st->params[index];
+    if (m->life == p->life) return m;
+    drop(m);
+    m->rule = -1;
+    for (int64_t i = 0; i < s->n_rules && m->rule < 0; i++)
+        if (ppl__glob(s->rules[i].pattern, ad__name_text(c, p->name))) m->rule = (int32_t)i;
+    for (int i = 0; i < ppl__optim_states(&s->optim); i++) {
+        m->state[i] = ad_state(ad__shape_info(c, p->shape)->shape);
+        if (ad_is_nil(m->state[i])) {
+            m->state[i] = NULL;
+            return NULL;
+        }
+    }
+    m->life = p->life;
+    return m;
+}
+
+/* Finds the parameters in the traces, each once, in order of visit; false after an error. */
+static bool collect(ad_context *c, step *p)
+{
+    ppl_state *st = ppl__state(c);
+    const estimate *e = &p->estimate;
+    p->visited = ad__step_bytes(c, (size_t)(st->n_params + 1) * sizeof *p->visited);
+    if (!p->visited) return false;
+    for (int i = 0; i < 2 * e->particles; i++) {
+        const trace *t = i % 2 ? e->model[i / 2] : e->guide[i / 2];
+        for (int k = 0; k < t->n; k++) {
+            const ppl_message *m = &t->site[k]->m;
+            if (m->type != PPL_PARAM || !m->unconstrained) continue;
+            int64_t index = st->names[m->id].param - 1;
+            param *q = &st->params[index];
+            if (q->collected == c->tape->generation) continue;
+            q->collected = c->tape->generation;
+            visited *v = &p->visited[p->n++];
+            *v = (visited){ .param = q, .leaf = ad__node(c, q->leaf, "a parameter") };
+        }
+    }
+    for (int i = 0; i < p->n; i++) /* moments may move while they are made */
+        if (!moment_of(c, p->svi, st, p->visited[i].param - st->params)) return false;
+    for (int i = 0; i < p->n; i++) p->visited[i].moment = &p->svi->moments[p->visited[i].param - st->params];
+    return ad__ok(c);
+}
+
+/* ---- the step ---------------------------------------------------------------------------------------------------------------------- */
+
+/* What the recorded step implies: gradients, the guard, the update. Called at the first sight of a step only. */
+static bool expand(ad_context *c, void *user)
+{
+    step *p = user;
+    int n = p->n;
+    node_id *leaf = ad__step_bytes(c, 2 * (size_t)(n + 1) * sizeof *leaf), *d = leaf + n + 1;
+    ad_tensor **gradient = ad__step_bytes(c, (size_t)(n + 1) * sizeof(ad_tensor *));
+    if (!leaf || !gradient) return false;
+    for (int i = 0; i < n; i++) leaf[i] = p->visited[i].leaf;
+    if (!ad__gradient(c, ad__node(c, p->estimate.surrogate, "the surrogate loss"), leaf, n, d)) return false;
+    int guarded = 0;
+    for (int i = 0; i < n; i++) {
+        gradient[i] = d[i] < 0 || p->visited[i].frozen ? NULL : ad__handle(c, d[i]);
+        if (gradient[i]) leaf[guarded++] = d[i];
+    }
+    leaf[guarded++] = ad__node(c, p->estimate.loss, "the loss");
+    ad__guard(c, leaf, guarded);
+    ppl__optim_record(c, p->svi, &p->slots, p->visited, gradient, n);
+    return ad__ok(c);
+}
+
+/* Names the first thing that is not finite: a site's log-density, a parameter, or a gradient. The tape is still there; the
+ * values are computed once more. */
+static void blame(ad_context *c, step *p)
+{
+    const estimate *e = &p->estimate;
+    for (int i = 0; i < p->n; i++) {
+        param *q = p->visited[i].param;
+        if (ad_item(ad_min(1, ad_sum(ad_sub(1, ad_is_finite(q->leaf))))) == 0 || !ad__ok(c)) continue;
+        ad__fail(c, AD_ERROR_NONFINITE, "ppl_param_delete or ppl_param_set repairs it",
+                 "Encountered NaN: parameter \"%s\" is not finite before the step", ad__name_text(c, q->name));
+        return;
+    }
+    for (int i = 0; i < 2 * e->particles; i++) {
+        const trace *t = i % 2 ? e->model[i / 2] : e->guide[i / 2];
+        for (int k = 0; k < t->n; k++) {
+            site *s = t->site[k];
+            if (!ppl__scored(s) || !s->log_prob || !ad__ok(c)) continue;
+            double sum = ad_item(ad_sum(s->log_prob));
+            if (isfinite(sum)) continue;
+            bool legal = ad_item(ad_sum(ad_sub(1, dist_check(s->m.fn, s->m.value)))) == 0;
+            ppl__at(c, s->m.at);
+            ad__fail(c, AD_ERROR_NONFINITE,
+                     legal ? NULL : "constrain the parameters behind it, as in .constraint = dist_positive()",
+                     "Encountered %s: loss; the %s's site \"%s\" (%s) has log-density %g%s", isnan(sum) ? "NaN" : "inf",
+                     i % 2 ? "model" : "guide", s->m.name, dist_name(s->m.fn), sum,
+                     legal ? "" : ": a parameter of it, or its value, is outside what the distribution allows");
+            return;
+        }
+    }
+    ad_tensor **x = ad__step_bytes(c, 2 * (size_t)(p->n + 1) * sizeof *x), **g = x + p->n + 1;
+    if (!x) return;
+    for (int i = 0; i < p->n; i++) x[i] = p->visited[i].param->leaf;
+    ad_gradient(e->surrogate, x, p->n, g);
+    for (int i = 0; i < p->n && ad__ok(c); i++) {
+        if (ad_item(ad_sum(ad_sub(1, ad_is_finite(g[i])))) == 0) continue;
+        ad__fail(c, AD_ERROR_NONFINITE, NULL, "Encountered NaN: the gradient of parameter \"%s\" is not finite; the loss is %g",
+                 ad__name_text(c, p->visited[i].param->name), ad_item(e->loss));
+        return;
+    }
+    ad__fail(c, AD_ERROR_NONFINITE, NULL, "Encountered NaN: the loss is %g", ad_item(e->loss));
+}
+
+/* Records and runs one step on the open tape; NAN after an error. */
+static double run_step(ad_context *c, svi *s, bool train)
+{
+    step p = { .svi = s };
+    double loss = NAN;
+    if (!ppl__estimate(c, s, &p.estimate)) return NAN;
+    node_id root = ad__node(c, p.estimate.loss, "the loss");
+    run_request r = { .roots = &root, .n_roots = 1, .final = true };
+    int64_t attrs[] = { (int64_t)s->id, 0, 0 };
+    if (train) {
+        if (!collect(c, &p)) return NAN;
+        ppl__optim_bind(c, s, p.visited, p.n, &p.slots);
+        uint64_t h = (uint64_t)p.n; /* which leaves are moved; the leaves themselves are on the tape */
+        for (int i = 0; i < p.n; i++) h = ad__mix(h ^ (uint64_t)p.visited[i].leaf) + 0x9e3779b97f4a7c15u;
+        attrs[1] = ad__node(c, p.estimate.surrogate, "the surrogate loss");
+        attrs[2] = (int64_t)h;
+        r.commit = true;
+        r.attrs = attrs;
+        r.n_attrs = 3;
+        r.expand = expand;
+        r.user = &p;
+    }
+    bool finite;
+    if (!ad__run(c, &r, &finite) || !ad__fetch(c, root, &loss, 1)) return NAN;
+    if (!finite || !isfinite(loss)) {
+        blame(c, &p);
+        return NAN;
+    }
+    for (int i = 0; i < p.n; i++) p.visited[i].moment->commits += !p.visited[i].frozen;
+    s->steps += train;
+    return loss;
+}
+
+/* A step or an evaluation from end to end. */
+static double perform(svi *s, int n, const ppl_arg *args, bool train)
+{
+    if (!s) {
+        ad_fail(AD_ERROR_ARGUMENT, NULL, "svi_step: the svi is NULL: svi_new failed");
+        return NAN;
+    }
+    ad_context *c = s->context, *previous = ad_context_use(c);
+    ppl_state *st = ppl__state(c);
+    uint64_t stream = s->stream + (train ? STREAM_STEP : STREAM_EVALUATE), run = 0;
+    if (st->seeded) stream = STREAM_SEEDED;
+    else run = train ? s->runs++ : s->evaluations++;
+    const char *file = c->file;
+    int line = c->line;
+    double loss = NAN;
+    bool in_step = st->in_step;
+    if (ad__tape_open(c, stream, run)) {
+        st->in_step = true;
+        if (ppl__call_arguments(c, s->call, n, args)) loss = run_step(c, s, train);
+        ppl__params_settle(st, ad__ok(c));
+        ad__tape_close(c);
+        st->in_step = in_step;
+    }
+    c->file = file;
+    c->line = line;
+    s->error[0] = '\0';
+    if (!ad__ok(c)) {
+        memcpy(s->error, c->error, sizeof s->error);
+        loss = NAN;
+    }
+    ad_context_use(previous);
+    return loss;
+}
+
+double svi_step_args(svi *s, int n, const ppl_arg *args) { return perform(s, n, args, true); }
+double svi_evaluate_args(svi *s, int n, const ppl_arg *args) { return perform(s, n, args, false); }
