@@ -1,15 +1,16 @@
-/* Uniforms and normals from Philox words, in the precision AD_REAL_BITS; for the kernels of autodiff/cpu/random.c and, as C++,
- * for CUDA sources.  Every operation rounds the same everywhere: +, -, /, sqrt and explicit fused multiply-adds; no product
- * is left for a compiler to contract.  So scalar code, every instruction set and the GPU give the same bits.
- * The constants and widths below are frozen: changing one changes every seeded result.
+/* Uniforms and normals from Philox words, in the precision AD_REAL_BITS; for the kernels of autodiff/cpu/random.c and,
+ * as C++, for CUDA sources.  Every operation rounds the same everywhere: +, -, /, sqrt and explicit fused
+ * multiply-adds; no product is left for a compiler to contract.  So scalar code, every instruction set and the GPU give
+ * the same bits. The constants and widths below are frozen: changing one changes every seeded result.
  */
 #ifndef AD_DRAW_H
 #define AD_DRAW_H
 
-#include "philox.h"
-#include "real.h"
+#include "autodiff/philox.h"
+#include "autodiff/real.h"
 
-/* Elements per Philox block.  Element i takes word i & 3 in float, and in double the words 2 (i & 1) (low) and the next. */
+/* Elements per Philox block.  Element i takes word i & 3 in float, and in double the words 2 (i & 1) (low) and the
+ * next. */
 #define DRAW_LANES (128 / AD_REAL_BITS)
 
 /* The bits of each element of a block. */
@@ -34,24 +35,27 @@ REAL_FN real draw_uniform_of(real_bits word)
 }
 
 #if AD_REAL_BITS == 32
-#define DRAW__WORD_ULP R(2.3283064365386963e-10)             /* 2^-32 */
+#define DRAW__WORD_ULP R(2.3283064365386963e-10) /* 2^-32 */
 #define DRAW__LN2 R(0.69314718)
 /* log((1 + s) / (1 - s)) = 2 s + s^3 P(s^2); sin(pi v / 2) = v P(v^2); cos(pi v / 2) = 1 + v^2 P(v^2), |v| <= 1/2 */
 #define DRAW__LOG_POLY(FIRST, NEXT) FIRST(2.35854039e-1) NEXT(2.85371081e-1) NEXT(4.00003391e-1) NEXT(6.66666656e-1)
 #define DRAW__SIN_POLY(FIRST, NEXT) FIRST(-4.60216310e-3) NEXT(7.96802229e-2) NEXT(-6.45963478e-1) NEXT(1.57079632)
 #define DRAW__COS_POLY(FIRST, NEXT) FIRST(9.03975442e-4) NEXT(-2.08602648e-2) NEXT(2.53669240e-1) NEXT(-1.23370054)
 #else
-#define DRAW__WORD_ULP R(5.4210108624275222e-20)             /* 2^-64 */
+#define DRAW__WORD_ULP R(5.4210108624275222e-20) /* 2^-64 */
 #define DRAW__LN2 R(0.69314718055994531)
-#define DRAW__LOG_POLY(FIRST, NEXT) FIRST(1.4797435002932493e-1) NEXT(1.5313888053767505e-1) \
-    NEXT(1.8183571383712115e-1) NEXT(2.2222198419202701e-1) NEXT(2.8571428744138776e-1) NEXT(3.9999999999405075e-1) \
-    NEXT(6.6666666666667363e-1)
-#define DRAW__SIN_POLY(FIRST, NEXT) FIRST(5.6339361322738390e-8) NEXT(-3.5986433706134926e-6) \
-    NEXT(1.6044115074714991e-4) NEXT(-4.6817541323416189e-3) NEXT(7.9692626246043041e-2) \
-    NEXT(-6.4596409750624432e-1) NEXT(1.5707963267948966)
-#define DRAW__COS_POLY(FIRST, NEXT) FIRST(-6.3218014159613899e-9) NEXT(4.7106148305980864e-7) \
-    NEXT(-2.5202036961798195e-5) NEXT(9.1926027421968330e-4) NEXT(-2.0863480763314943e-2) \
-    NEXT(2.5366950790104691e-1) NEXT(-1.2337005501361698)
+#define DRAW__LOG_POLY(FIRST, NEXT)                                                                                    \
+    FIRST(1.4797435002932493e-1)                                                                                       \
+    NEXT(1.5313888053767505e-1) NEXT(1.8183571383712115e-1) NEXT(2.2222198419202701e-1) NEXT(2.8571428744138776e-1)    \
+        NEXT(3.9999999999405075e-1) NEXT(6.6666666666667363e-1)
+#define DRAW__SIN_POLY(FIRST, NEXT)                                                                                    \
+    FIRST(5.6339361322738390e-8)                                                                                       \
+    NEXT(-3.5986433706134926e-6) NEXT(1.6044115074714991e-4) NEXT(-4.6817541323416189e-3) NEXT(7.9692626246043041e-2)  \
+        NEXT(-6.4596409750624432e-1) NEXT(1.5707963267948966)
+#define DRAW__COS_POLY(FIRST, NEXT)                                                                                    \
+    FIRST(-6.3218014159613899e-9)                                                                                      \
+    NEXT(4.7106148305980864e-7) NEXT(-2.5202036961798195e-5) NEXT(9.1926027421968330e-4) NEXT(-2.0863480763314943e-2)  \
+        NEXT(2.5366950790104691e-1) NEXT(-1.2337005501361698)
 #endif
 
 #define DRAW__FIRST(c) R(c);
@@ -68,16 +72,17 @@ REAL_FN real draw__log(real u)
 #else
     real s = (m - 1) / (m + 1);
 #endif
-    real z = s * s, p = DRAW__LOG_POLY(DRAW__FIRST, DRAW__NEXT)
-    return real_fma_exact(k, DRAW__LN2, real_fma_exact(s * z, p, s + s));
+    real z = s * s, p = DRAW__LOG_POLY(DRAW__FIRST, DRAW__NEXT) return real_fma_exact(k, DRAW__LN2,
+                                                                                      real_fma_exact(s * z, p, s + s));
 }
 
-/* Two words -> two independent normals (Box and Muller 1958): radius sqrt(-2 log u), u = (a + 1/2) 2^-BITS rounded, in (0, 1];
- * angle pi/2 (q + v), where the top two bits of b give q and the next MANTISSA give v in (-1/2, 1/2).  |z| < 6.8 (float), 9.5. */
+/* Two words -> two independent normals (Box and Muller 1958): radius sqrt(-2 log u), u = (a + 1/2) 2^-BITS rounded, in
+ * (0, 1]; angle pi/2 (q + v), where the top two bits of b give q and the next MANTISSA give v in (-1/2, 1/2).  |z|
+ * < 6.8 (float), 9.5. */
 REAL_FN void draw_normals_of(real_bits a, real_bits b, real *z0, real *z1)
 {
     const int half = AD_REAL_BITS / 2;
-    const real_bits ulp = real_to_bits(REAL__ULP);           /* a half word in its low bits is that integer more */
+    const real_bits ulp = real_to_bits(REAL__ULP); /* a half word in its low bits is that integer more */
     real high = real_from_bits(a >> half | ulp) - REAL__ULP;
     real low = real_from_bits((a & (((real_bits)1 << half) - 1)) | ulp) - REAL__ULP;
     real whole = real_fma_exact(high, (real)((real_bits)1 << half), low);
@@ -86,12 +91,10 @@ REAL_FN void draw_normals_of(real_bits a, real_bits b, real *z0, real *z1)
     real v = (real_from_bits(b << 2 >> (AD_REAL_BITS - REAL__MANTISSA) | REAL__ONE) - R(1.5)) + REAL_EPSILON / 2;
     real z = v * v, sine, cosine;
     {
-        real p = DRAW__SIN_POLY(DRAW__FIRST, DRAW__NEXT)
-        sine = v * p;
+        real p = DRAW__SIN_POLY(DRAW__FIRST, DRAW__NEXT) sine = v * p;
     }
     {
-        real p = DRAW__COS_POLY(DRAW__FIRST, DRAW__NEXT)
-        cosine = real_fma_exact(z, p, 1);
+        real p = DRAW__COS_POLY(DRAW__FIRST, DRAW__NEXT) cosine = real_fma_exact(z, p, 1);
     }
 
     real_bits q = b >> (AD_REAL_BITS - 2), odd = 0 - (q & 1), swap = (real_to_bits(sine) ^ real_to_bits(cosine)) & odd;
@@ -100,14 +103,16 @@ REAL_FN void draw_normals_of(real_bits a, real_bits b, real *z0, real *z1)
 }
 
 /* Element i of a stream: the definition that the fills and every GPU kernel agree with. */
-REAL_FN real draw_uniform(unsigned long long key, unsigned int site, unsigned int draw, unsigned int run, unsigned long long i)
+REAL_FN real draw_uniform(unsigned long long key, unsigned int site, unsigned int draw, unsigned int run,
+                          unsigned long long i)
 {
     real_bits b[DRAW_LANES];
     draw_bits(key, site, draw, run, i / DRAW_LANES, b);
     return draw_uniform_of(b[i % DRAW_LANES]);
 }
 
-REAL_FN real draw_normal(unsigned long long key, unsigned int site, unsigned int draw, unsigned int run, unsigned long long i)
+REAL_FN real draw_normal(unsigned long long key, unsigned int site, unsigned int draw, unsigned int run,
+                         unsigned long long i)
 {
     real_bits b[DRAW_LANES];
     real z[2];

@@ -18,7 +18,7 @@ static bool is_view(int op) { return op == OP_reshape || op == OP_stop_gradient;
 int32_t ad__plan_operand(const plan *p, int32_t id, int32_t *shape)
 {
     id = p->same[id];
-    while ((p->node[id].op == OP_expand || p->node[id].op == OP_stop_gradient) && p->place[id].kind == PLACE_NONE)
+    while ((p->node[id].op == OP_expand || p->node[id].op == OP_stop_gradient) && !p->done[id])
         id = p->same[plan_inputs(p, id)[0]];
     if (shape) *shape = p->node[id].shape;
     return ad__plan_source(p, id);
@@ -28,7 +28,7 @@ int32_t ad__plan_operand(const plan *p, int32_t id, int32_t *shape)
 static void mark_expanded(plan *p)
 {
     for (int32_t i = 0; i < p->n; i++) {
-        if (!p->live[i] || is_view(p->node[i].op) || p->place[i].kind != PLACE_NONE) continue;
+        if (!p->live[i] || is_view(p->node[i].op) || p->done[i]) continue;
         const int32_t *in = plan_inputs(p, i);
         bool elementwise = p->node[i].op < N_ELEMENTWISE;
         if (p->node[i].op == OP_expand) continue; /* decided by its own readers below */
@@ -164,7 +164,7 @@ bool ad__pass_fuse(plan *p)
     fuser f = { p, memory, memory + p->n, memory + 3 * (int64_t)p->n, memory + 2 * (int64_t)p->n };
     for (int32_t i = 0; i < p->n; i++) {
         int op = p->node[i].op;
-        if (!p->live[i] || p->same[i] != i || p->place[i].kind != PLACE_NONE || is_source(op) || is_view(op)) continue;
+        if (!p->live[i] || p->same[i] != i || p->done[i] || is_source(op) || is_view(op)) continue;
         if (op == OP_expand && !(p->kept[i] & 2)) continue;
         if (op < N_ELEMENTWISE) add_elementwise(&f, i);
         else add_structured(&f, i);

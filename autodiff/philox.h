@@ -1,11 +1,13 @@
-/* Random bits as pure functions: Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3",
- * 2011), its keys and counters, and a keyed permutation.  C, and C++ for CUDA; needs no header.  draw.h makes reals of it.
+/* Random bits as pure functions: Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2,
+ * 3", 2011), its keys and counters, and a keyed permutation.  C, and C++ for CUDA; needs no header.  draw.h makes reals
+ * of it.
  *
  * The layout is part of the library's promise that a seed gives the same draws for ever:
  *     key     = philox_key(seed, stream, run), 64 bits, low word first
  *     counter = { block low 32, block high 16 | draw << 16, site, run low 32 },  block = element / lanes
- * where a block of four words serves 4 elements in float and 2 in double; site is a 32-bit hash of the site's name, distinct
- * within a context; draw < 2^16 separates several draws of one site; element < 2^49 is the index in the whole tensor.
+ * where a block of four words serves 4 elements in float and 2 in double; site is a 32-bit hash of the site's name,
+ * distinct within a context; draw < 2^16 separates several draws of one site; element < 2^49 is the index in the whole
+ * tensor.
  */
 #ifndef AD_PHILOX_H
 #define AD_PHILOX_H
@@ -61,7 +63,7 @@ PHILOX_FN unsigned long long philox_key(unsigned long long seed, unsigned long l
 PHILOX_FN void philox_block(unsigned long long key, philox_word site, philox_word draw, philox_word run,
                             unsigned long long block, philox_word *out)
 {
-    philox_word k[2] = {(philox_word)key, (philox_word)(key >> 32)};
+    philox_word k[2] = { (philox_word)key, (philox_word)(key >> 32) };
     out[0] = (philox_word)block;
     out[1] = ((philox_word)(block >> 32) & 0xffffu) | draw << 16;
     out[2] = site;

@@ -11,7 +11,7 @@ int32_t ad__plan_source(const plan *p, int32_t id)
         id = p->same[id];
         int op = p->node[id].op;
         if (op != OP_reshape && op != OP_stop_gradient) return id;
-        if (p->place[id].kind != PLACE_NONE) return id; /* computed by an earlier segment */
+        if (p->done[id]) return id; /* computed by an earlier segment */
         id = plan_inputs(p, id)[0];
     }
 }
@@ -30,7 +30,7 @@ size_t ad__plan_bytes(const plan *p, int32_t id)
 static void mark(plan *p, uint8_t bit)
 {
     for (int32_t i = p->n - 1; i >= 0; i--) {
-        if (!(p->live[i] & bit) || p->place[i].kind != PLACE_NONE) continue;
+        if (!(p->live[i] & bit) || p->done[i]) continue;
         const int32_t *in = plan_inputs(p, i);
         for (int j = 0; j < p->node[i].n_inputs; j++) p->live[in[j]] |= bit;
     }
@@ -42,9 +42,8 @@ bool ad__pass_live(plan *p, bool commit)
     for (int i = 0; i < p->n_roots; i++) p->live[p->root[i]] = 3;
     p->guard = -1;
     for (int32_t i = 0; commit && i < p->n; i++) {
-        bool done = p->place[i].kind != PLACE_NONE;
-        if (p->node[i].op == OP_assign && !done) p->live[i] = 1;
-        if (p->node[i].op == OP_guard && !done) {
+        if (p->node[i].op == OP_assign && !p->done[i]) p->live[i] = 1;
+        if (p->node[i].op == OP_guard && !p->done[i]) {
             p->live[i] = 3;
             p->guard = i;
         }
@@ -138,6 +137,7 @@ static bool copy_tape(plan *p, const tape *t, const run_request *r)
     p->place = copy(c, t->place, t->n, sizeof *t->place);
     p->root = copy(c, r->roots, r->n_roots, sizeof *r->roots);
     p->live = filled(c, t->n, sizeof *p->live, 0);
+    p->done = filled(c, t->n, sizeof *p->done, 0);
     p->kept = filled(c, t->n, sizeof *p->kept, 0);
     p->same = filled(c, t->n, sizeof *p->same, 0);
     p->item_of = filled(c, t->n, sizeof *p->item_of, 0xff);
@@ -145,7 +145,10 @@ static bool copy_tape(plan *p, const tape *t, const run_request *r)
     p->member = filled(c, t->n, sizeof *p->member, 0);
     p->constant = filled(c, t->n, sizeof *p->constant, 0);
     if (!ad__ok(c)) return false;
-    for (int32_t i = 0; i < p->n; i++) p->same[i] = i;
+    for (int32_t i = 0; i < p->n; i++) {
+        p->same[i] = i;
+        p->done[i] = t->place[i].kind != PLACE_NONE;
+    }
     return true;
 }
 
@@ -173,7 +176,7 @@ void ad__plan_free(ad_context *c, plan *p)
 {
     if (p->program) c->backend->release(c->backend_state, p->program);
     void *arrays[] = { p->node, p->input,  p->attr, p->place,  p->root,     p->live, p->kept,
-                       p->same, p->item_of, p->item, p->member, p->constant, p->key_input };
+                       p->same, p->item_of, p->item, p->member, p->constant, p->key_input, p->done };
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) ad__allocate(c, arrays[i], 0);
     ad__allocate(c, p, 0);
 }

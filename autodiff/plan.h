@@ -32,8 +32,9 @@ struct plan {
     int64_t n_inputs, n_attrs;
 
     int32_t *same;    /* of each node: the node that stands for it (itself, or an equal earlier one) */
-    uint8_t *live;    /* whether the run needs it */
-    uint8_t *kept;    /* whether its value must outlive the run */
+    uint8_t *live;    /* 1: the run needs it; 2: before the gate */
+    uint8_t *done;    /* whether an earlier segment computed it */
+    uint8_t *kept;    /* 1: its value must outlive the run; 2: someone reads it as memory */
     int32_t *item_of; /* -1: no kernel (a source, a view, or dead) */
     plan_item *item;
     int32_t n_items, *member, n_members;

@@ -22,11 +22,11 @@ REAL__POLY_FN(real__tetragamma_tail, REAL_TETRAGAMMA_TAIL_POLY)
 
 /* The reduction is in double for both precisions.  pi/2 = P1 + P2 + P3 + P4, the first three of 27 bits, so that
  * q P1, q P2, q P3 are exact up to |q| = 2^26, that is |x| <= 1e8: to there the errors stated in real.h hold.  Beyond,
- * the phase is lost little by little (absolute error about |x| 2^-53 in both precisions), and from 2^45 on x counts as 0;
- * an infinite x gives NaN. */
+ * the phase is lost little by little (absolute error about |x| 2^-53 in both precisions), and from 2^45 on x counts as
+ * 0; an infinite x gives NaN. */
 REAL_FN real real__quadrant(real x, real_bits *q)
 {
-    const double magic = 6755399441055744.0;                 /* 1.5 * 2^52 */
+    const double magic = 6755399441055744.0; /* 1.5 * 2^52 */
     double wide = real_abs(x) < R(35184372088832.0) ? (double)x : (double)(x - x);
     double t = wide * 0.63661977236758134308 + magic, n = t - magic;
     double r = ((wide - n * 0x1.921fb54p+0) - n * 0x1.10b4610p-30) - n * 0x1.a626330p-58;
@@ -47,7 +47,8 @@ REAL_FN real real__sin_quadrant(real r, real_bits q)
     real z = r * r, h = R(0.5) * z, w = 1 - h;
     real s = real_fma(r * z, real__sin_poly(z), r);
     real c = w + real_fma(z * z, real__cos_poly(z), (1 - w) - h);
-    real_bits odd = 0 - (q & 1), v = (real_to_bits(c) & odd) | (real_to_bits(s) & ~odd);     /* SSE2 compares no 64 bit integers */
+    real_bits odd = 0 - (q & 1); /* a mask: SSE2 compares no 64 bit integers */
+    real_bits v = (real_to_bits(c) & odd) | (real_to_bits(s) & ~odd);
     return real_from_bits(v ^ ((q & 2) << (AD_REAL_BITS - 2)));
 }
 
@@ -55,7 +56,7 @@ REAL_FN real real_sin(real x)
 {
     real_bits q;
     real r = real__quadrant(x, &q), y = real__sin_quadrant(r, q);
-    return x == 0 ? x : y;                                   /* keeps -0 */
+    return x == 0 ? x : y; /* keeps -0 */
 }
 
 REAL_FN real real_cos(real x)
@@ -68,8 +69,8 @@ REAL_FN real real_cos(real x)
 /* ---- error function ---- */
 
 #if AD_REAL_BITS == 32
-#define REAL__ERF_MAX R(3.93)                                /* erf rounds to 1 above */
-#define REAL__DIGAMMA_ZERO R(0.461632133)                    /* digamma(1 + t0) = 0; t0 in two parts */
+#define REAL__ERF_MAX R(3.93)             /* erf rounds to 1 above */
+#define REAL__DIGAMMA_ZERO R(0.461632133) /* digamma(1 + t0) = 0; t0 in two parts */
 #define REAL__DIGAMMA_ZERO_LOW R(1.24381499e-8)
 #else
 #define REAL__ERF_MAX R(5.93)
@@ -85,8 +86,8 @@ REAL_FN real real_erf(real x)
     return real_copysign(a < 1 ? inner : outer, x);
 }
 
-/* ---- gamma family: polynomials in t for x = 1 + t < 5/2, one step of the recurrence for x < 1; Stirling's series above ----
- * Negative arguments are reflected: y = 1 - x and sin(pi x) / pi, exact where it vanishes. */
+/* ---- gamma family: polynomials in t for x = 1 + t < 5/2, one step of the recurrence for x < 1; Stirling's series
+ * above ---- Negative arguments are reflected: y = 1 - x and sin(pi x) / pi, exact where it vanishes. */
 
 /* r = x less the nearest integer -> sin(pi r) / pi */
 REAL_FN real real__sinpi(real r)
@@ -96,7 +97,10 @@ REAL_FN real real__sinpi(real r)
 }
 
 /* x < 0 -> x - rounded x; else 1/2, harmless to divide by */
-REAL_FN real real__reflected(real x) { return x < 0 ? x - real_round(x) : R(0.5); }
+REAL_FN real real__reflected(real x)
+{
+    return x < 0 ? x - real_round(x) : R(0.5);
+}
 
 /* lgamma x for 0 < x < inf.  Large x: (x - 1/2) (log x - 1) + (log(2 pi) - 1) / 2 + P / x, log x in two parts. */
 REAL_FN real real__lgamma(real x)
@@ -122,13 +126,14 @@ REAL_FN real real_lgamma(real x)
 REAL_FN real real__digamma(real x)
 {
     real t = x < 1 ? x : x < R(2.5) ? x - 1 : 1, inv = 1 / x, z = inv * inv;
-    real near = real_fma((t - REAL__DIGAMMA_ZERO) - REAL__DIGAMMA_ZERO_LOW, real__digamma_poly(t - R(0.75)),
-                         x < 1 ? -inv : 0);
+    real near =
+        real_fma((t - REAL__DIGAMMA_ZERO) - REAL__DIGAMMA_ZERO_LOW, real__digamma_poly(t - R(0.75)), x < 1 ? -inv : 0);
     real far = real_log(x) - real_fma(z, real__digamma_tail(z), R(0.5) * inv);
     return x < R(2.5) ? near : far;
 }
 
-/* (log Gamma)'(x); reflection digamma(1 - x) - pi / tan(pi x); -inf at 0, +inf at -0, NaN at -1, -2, ... (as PyTorch) */
+/* (log Gamma)'(x); reflection digamma(1 - x) - pi / tan(pi x); -inf at 0, +inf at -0, NaN at -1, -2, ... (as PyTorch)
+ */
 REAL_FN real real_digamma(real x)
 {
     real r = real__reflected(x), s = real__sinpi(r), c = real__sinpi(R(0.5) - real_abs(r));
@@ -163,8 +168,8 @@ REAL_FN real real__tetragamma(real x)
     return x < R(2.5) ? near : far;
 }
 
-/* (log Gamma)'''(x), the gradient of trigamma; reflection tetragamma(1 - x) - 2 pi^3 cos(pi x) / sin^3(pi x); infinite at 0,
- * NaN at -1, -2, ... */
+/* (log Gamma)'''(x), the gradient of trigamma; reflection tetragamma(1 - x) - 2 pi^3 cos(pi x) / sin^3(pi x); infinite
+ * at 0, NaN at -1, -2, ... */
 REAL_FN real real_tetragamma(real x)
 {
     real r = real__reflected(x), s = real__sinpi(r), c = real__sinpi(R(0.5) - real_abs(r)), inv = 1 / s;

@@ -95,12 +95,12 @@ typedef struct ppl_scope {
     ad_context *context;
     ppl_handler own, *handler;
     int depth; /* of the handler stack before */
-    bool entered, opened;
+    bool opened;
 } ppl_scope;
 
 AD_API ppl_scope ppl_with_value(ppl_handler h);
 AD_API ppl_scope ppl_with_pointer(ppl_handler *h);
-AD_API bool ppl_scope_enter(ppl_scope *s); /* true the first time */
+AD_API void ppl_scope_enter(ppl_scope *s);
 AD_API void ppl_scope_leave(ppl_scope *s); /* removes the handler and every one above it */
 
 /* Sends a message through the installed handlers, as primitives do. */
@@ -109,10 +109,14 @@ AD_API void ppl_send(ppl_message *m);
 #ifdef __cplusplus
 }
 #else
+/* A block that runs once, with s opened by `begin` around it; compilers can see that it runs. */
+#define PPL_SCOPE_(type, begin, enter, leave)                                                                          \
+    for (type ppl_scope_ __attribute__((cleanup(leave))) = begin, *ppl_once_ = &ppl_scope_;                            \
+         ppl_once_ && (enter(ppl_once_), true); ppl_once_ = NULL)
+
 /* ppl_with (handler) { ... }: one-shot scope. `return` inside is safe; `break` and `continue` leave the block. */
 #define ppl_with(h)                                                                                                    \
-    for (ppl_scope ppl_scope_ __attribute__((cleanup(ppl_scope_leave))) =                                              \
-             _Generic((h), ppl_handler *: ppl_with_pointer, default: ppl_with_value)(h);                               \
-         ppl_scope_enter(&ppl_scope_);)
+    PPL_SCOPE_(ppl_scope, _Generic((h), ppl_handler *: ppl_with_pointer, default: ppl_with_value)(h), ppl_scope_enter, \
+               ppl_scope_leave)
 #endif
 #endif

@@ -49,15 +49,13 @@ ppl_module_scope ppl_module_begin(const char *name)
 /* The scope's three words are its error frame, linked once they lie where they stay. */
 _Static_assert(sizeof(((ppl_module_scope *)0)->frame) == sizeof(error_frame), "a module's frame is an error_frame");
 
-bool ppl_module_enter(ppl_module_scope *s)
+void ppl_module_enter(ppl_module_scope *s)
 {
-    if (s->entered) return false;
+    if (!s->context) return;
     s->entered = true;
-    if (!s->context) return true;
     error_frame f = { .outer = s->context->frame, .kind = s->frame[1], .name = s->frame[2] };
     memcpy(s->frame, &f, sizeof f);
     s->context->frame = (error_frame *)(void *)s->frame;
-    return true;
 }
 
 void ppl_module_leave(ppl_module_scope *s)

@@ -254,12 +254,9 @@ static void enter(ppl_plate_scope *s)
     if (p->frame.dim) st->by_dim[-1 - p->frame.dim] = p;
 }
 
-bool ppl_plate_enter(ppl_plate_scope *s)
+void ppl_plate_enter(ppl_plate_scope *s)
 {
-    if (s->entered) return false;
-    s->entered = true;
     if (s->plate) enter(s);
-    return true;
 }
 
 void ppl_plate_leave(ppl_plate_scope *s)

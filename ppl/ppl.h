@@ -14,6 +14,7 @@
 #include "ppl/call.h"
 #include "ppl/handlers.h"
 #include "ppl/message.h"
+#include "ppl/predictive.h"
 #include "ppl/svi.h"
 #include "ppl/trace.h"
 
@@ -104,7 +105,7 @@ typedef struct ppl_plate_scope {
 } ppl_plate_scope;
 
 AD_API ppl_plate_scope ppl_plate_begin(ppl_plate_args a);
-AD_API bool ppl_plate_enter(ppl_plate_scope *s);
+AD_API void ppl_plate_enter(ppl_plate_scope *s);
 AD_API ppl_plate_scope ppl_each_begin(ppl_plate_args a);
 AD_API bool ppl_each_next(ppl_plate_scope *s, int64_t *i);
 AD_API void ppl_plate_leave(ppl_plate_scope *s);
@@ -122,7 +123,7 @@ typedef struct ppl_module_scope {
     void *frame[3];
 } ppl_module_scope;
 AD_API ppl_module_scope ppl_module_begin(const char *name);
-AD_API bool ppl_module_enter(ppl_module_scope *s);
+AD_API void ppl_module_enter(ppl_module_scope *s);
 AD_API void ppl_module_leave(ppl_module_scope *s);
 
 /* Seeds all draws of the current context and numbers SVI instances from 0 again; existing ones go on undisturbed. */
@@ -162,9 +163,8 @@ AD_API bool ppl_ok(void);
  * `return` inside is safe; `break` and `continue` leave the block. Plates of one name may follow each other with the
  * same sizes. */
 #define ppl_plate(...)                                                                                                 \
-    for (ppl_plate_scope ppl_scope_ __attribute__((cleanup(ppl_plate_leave))) =                                        \
-             ppl_plate_begin((ppl_plate_args){ __VA_ARGS__, .at_ = PPL_HERE });                                        \
-         ppl_plate_enter(&ppl_scope_);)
+    PPL_SCOPE_(ppl_plate_scope, ppl_plate_begin((ppl_plate_args){ __VA_ARGS__, .at_ = PPL_HERE }), ppl_plate_enter,    \
+               ppl_plate_leave)
 /* The sequential plate: ppl_each (i, "rows", n) { ... } runs its block for every member i (int64_t); site names must
  * differ between iterations. `break` and `continue` do as in any loop. */
 #define ppl_each(i, ...)                                                                                               \
@@ -176,7 +176,6 @@ AD_API bool ppl_ok(void);
 
 /* ppl_module ("decoder") { ... }: parameters inside are called decoder$$$name (nested: outer$$$inner$$$name). */
 #define ppl_module(name)                                                                                               \
-    for (ppl_module_scope ppl_scope_ __attribute__((cleanup(ppl_module_leave))) = (AD_HERE, ppl_module_begin(name));   \
-         ppl_module_enter(&ppl_scope_);)
+    PPL_SCOPE_(ppl_module_scope, (AD_HERE, ppl_module_begin(name)), ppl_module_enter, ppl_module_leave)
 #endif
 #endif

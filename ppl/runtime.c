@@ -91,15 +91,12 @@ ppl_scope ppl_with_value(ppl_handler h)
 }
 ppl_scope ppl_with_pointer(ppl_handler *h) { return (ppl_scope){ .context = ad__current(), .handler = h }; }
 
-bool ppl_scope_enter(ppl_scope *s)
+void ppl_scope_enter(ppl_scope *s)
 {
-    if (s->entered) return false;
-    s->entered = true;
     ppl_state *st = ppl__state(s->context);
-    if (!st) return true;
+    if (!st) return;
     s->depth = (int)st->depth;
     s->opened = install(s->context, st, s->handler ? s->handler : &s->own);
-    return true;
 }
 
 void ppl_scope_leave(ppl_scope *s)

@@ -11,7 +11,7 @@
 #define AD_HERE ((void)0)
 
 /* Streams of draws: scopes have theirs in autodiff; instance i has STREAM_FIRST + 4 i and the three after it. */
-enum { STREAM_INIT = 8, STREAM_SEEDED = 9, STREAM_FIRST = 16, STREAM_STEP = 0, STREAM_EVALUATE = 1 };
+enum { STREAM_INIT = 8, STREAM_SEEDED = 9, STREAM_FIRST = 16, STREAM_STEP = 0, STREAM_EVALUATE = 1, STREAM_PREDICT = 2 };
 
 /* A parameter, in order of first visit. A deleted one has no leaf; its name gets a new entry when it comes back. */
 typedef struct param {

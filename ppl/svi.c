@@ -156,16 +156,53 @@ static bool collect(ad_context *c, step *p)
 
 /* ---- the step ---------------------------------------------------------------------------------------------------------------------- */
 
+/* A state on the tape that no parameter of this step stands for: forgotten, unless a handler hid its message. */
+static bool forgotten(const ad_context *c, const ppl_state *st, const step *p, node_id id)
+{
+    const node *n = &c->tape->node[id];
+    if (n->op != OP_state) return false;
+    for (int i = 0; i < p->n; i++)
+        if (p->visited[i].leaf == id) return false;
+    for (int64_t i = 0; i < st->n_params; i++) {
+        const tensor *x = st->params[i].leaf ? ad__tensor((ad_context *)c, st->params[i].leaf) : NULL;
+        if (x && x->serial == ad__attrs(c->tape, id)[0] && st->params[i].tape_generation == c->tape->generation) return false;
+    }
+    return true;
+}
+
+/* Refuses a step whose loss depends on a state that nobody registered: Pyro would leave it untrained in silence. `leaf`
+ * and `d` have room for every node. */
+static bool check_registered(ad_context *c, const step *p, node_id surrogate, node_id *leaf, node_id *d)
+{
+    const ppl_state *st = ppl__state(c);
+    int n = 0;
+    for (node_id i = 0; i <= surrogate; i++)
+        if (forgotten(c, st, p, i)) leaf[n++] = i;
+    if (!n) return true;
+    if (!ad__gradient(c, surrogate, leaf, n, d)) return false;
+    for (int i = 0; i < n; i++) {
+        if (d[i] < 0) continue;
+        ppl__at(c, (ppl_source){ c->tape->where[leaf[i]].file, c->tape->where[leaf[i]].line });
+        ad__fail(c, AD_ERROR_SITE, "call ppl_param at every step, or ad_stop_gradient if it is not to be trained",
+                 "the loss depends on a persistent state of shape %s that no ppl_param of this step gave",
+                 ad__shape_text(c, &ad__shape_info(c, c->tape->node[leaf[i]].shape)->shape));
+        return false;
+    }
+    return true;
+}
+
 /* What the recorded step implies: gradients, the guard, the update. Called at the first sight of a step only. */
 static bool expand(ad_context *c, void *user)
 {
     step *p = user;
     int n = p->n;
-    node_id *leaf = ad__step_bytes(c, 2 * (size_t)(n + 1) * sizeof *leaf), *d = leaf + n + 1;
+    int64_t room = c->tape->n + 1;
+    node_id *leaf = ad__step_bytes(c, 2 * (size_t)room * sizeof *leaf), *d = leaf + room;
     ad_tensor **gradient = ad__step_bytes(c, (size_t)(n + 1) * sizeof(ad_tensor *));
-    if (!leaf || !gradient) return false;
+    node_id surrogate = ad__node(c, p->estimate.surrogate, "the surrogate loss");
+    if (!leaf || !gradient || surrogate < 0 || !check_registered(c, p, surrogate, leaf, d)) return false;
     for (int i = 0; i < n; i++) leaf[i] = p->visited[i].leaf;
-    if (!ad__gradient(c, ad__node(c, p->estimate.surrogate, "the surrogate loss"), leaf, n, d)) return false;
+    if (!ad__gradient(c, surrogate, leaf, n, d)) return false;
     int guarded = 0;
     for (int i = 0; i < n; i++) {
         gradient[i] = d[i] < 0 || p->visited[i].frozen ? NULL : ad__handle(c, d[i]);
@@ -177,18 +214,11 @@ static bool expand(ad_context *c, void *user)
     return ad__ok(c);
 }
 
-/* Names the first thing that is not finite: a site's log-density, a parameter, or a gradient. The tape is still there; the
+/* Names the first thing that is not finite: a site's log-density, or a parameter's gradient. The tape is still there; the
  * values are computed once more. */
 static void blame(ad_context *c, step *p)
 {
     const estimate *e = &p->estimate;
-    for (int i = 0; i < p->n; i++) {
-        param *q = p->visited[i].param;
-        if (ad_item(ad_min(1, ad_sum(ad_sub(1, ad_is_finite(q->leaf))))) == 0 || !ad__ok(c)) continue;
-        ad__fail(c, AD_ERROR_NONFINITE, "ppl_param_delete or ppl_param_set repairs it",
-                 "Encountered NaN: parameter \"%s\" is not finite before the step", ad__name_text(c, q->name));
-        return;
-    }
     for (int i = 0; i < 2 * e->particles; i++) {
         const trace *t = i % 2 ? e->model[i / 2] : e->guide[i / 2];
         for (int k = 0; k < t->n; k++) {

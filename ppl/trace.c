@@ -134,8 +134,7 @@ static void call_in(ppl_call *call, ppl_function f, const ppl_plate_args *around
         ppl__call(call, f);
         return;
     }
-    for (ppl_plate_scope s __attribute__((cleanup(ppl_plate_leave))) = ppl_plate_begin(*around); ppl_plate_enter(&s);)
-        ppl__call(call, f);
+    PPL_SCOPE_(ppl_plate_scope, ppl_plate_begin(*around), ppl_plate_enter, ppl_plate_leave) ppl__call(call, f);
 }
 
 trace *ppl__run(ad_context *c, ppl_call *call, ppl_function f, const char *what, const trace *replayed,

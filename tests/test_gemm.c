@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -353,6 +354,30 @@ static int opened(blas *library)
     return 0;
 }
 
+/* Products whose packed B leaves the cache go to the library, where there is one; so does no shape that it would
+ * complain about. */
+START_TEST(library_choice)
+{
+    blas library = {0};
+    for (int bits = 32; bits <= 64; bits += 32) {
+        const gemm_kernel *kernel = gemm_kernel_best(bits);
+        gemm g = {.m = 1000, .n = 1100, .k = 1200, .lda = 1200, .ldb = 1100, .ldc = 1100};
+        gemm_plan(&g, kernel, &library);
+        ck_assert_ptr_eq(g.blas, &library);
+        ck_assert(g.packed_bytes == 0 && g.pack_chunks == 0 && g.block_columns == g.n);
+        gemm_plan(&g, kernel, NULL);
+        ck_assert_ptr_null(g.blas);
+        ck_assert(g.packed_bytes >= 1100 * 1200 * (size_t)bits / 8);
+        g.ldb = 0; /* one row repeated */
+        gemm_plan(&g, kernel, &library);
+        ck_assert_ptr_null(g.blas);
+        g = (gemm){.m = 1000, .n = 4, .k = 3, .lda = 3, .ldb = 4, .ldc = 4};
+        gemm_plan(&g, kernel, gemm_cpu_level() ? &library : NULL);
+        ck_assert_ptr_null(g.blas);
+    }
+}
+END_TEST
+
 START_TEST(library_agrees)
 {
     blas library;
@@ -430,6 +455,7 @@ Suite *suite_gemm(void)
     tcase_add_test(kernels, rounding);
     tcase_add_test(kernels, same_bits);
     tcase_add_test(kernels, chunks_tile);
+    tcase_add_test(library, library_choice);
     tcase_add_test(library, library_agrees);
     tcase_add_test(library, library_environment);
     tcase_add_test(library, library_refused);

@@ -1,5 +1,5 @@
-/* OpenBLAS, found at run time: no build needs it, and its absence is no error. The CPU backend opens it once per context
- * and hands it to gemm_plan. */
+/* OpenBLAS, found at run time: no build needs it, and its absence is no error. The CPU backend opens it once per
+ * context and hands it to gemm_plan. */
 #ifndef AUTODIFF_CPU_BLAS_H
 #define AUTODIFF_CPU_BLAS_H
 

@@ -25,8 +25,8 @@ typedef struct gemm_kernel {
  * all are done, gemm_multiply for every chunk in [0, chunks). pack_chunks may be 0, and then `packed` may be NULL. One
  * packed buffer serves any number of products of the same plan and the same b.
  *
- * An element of C is summed over k in an order fixed by shape, transposes, precision and kernel: never by the chunking,
- * the thread that ran it or the addresses. */
+ * An element of C is summed over k in an order fixed by shape, strides, transposes, precision and kernel: never by the
+ * chunks, the threads that run them or the addresses. A chunk takes at most 160 KiB of stack. */
 struct gemm {
     int transpose_a;  /* A is stored (K, M) instead of (M, K) */
     int transpose_b;  /* B is stored (N, K) instead of (K, N) */
@@ -64,7 +64,7 @@ const gemm_kernel *const *gemm_kernels(int *count);
 /* The best of them for float (32) or double (64). */
 const gemm_kernel *gemm_kernel_best(int bits);
 
-/* Fills the second group of *g. With a library (not NULL) the shapes that it does better go to it. */
+/* Fills the second group of *g. With a library (not NULL) the shapes that it does better go to it, by a fixed rule. */
 void gemm_plan(gemm *g, const gemm_kernel *kernel, const struct blas *blas);
 
 gemm_block gemm_block_of(const gemm *g, int64_t chunk);

@@ -6,33 +6,20 @@
 #include "autodiff/cpu/gemm_vec.h"
 #include "autodiff/cpu/gemm_thin.h"
 
-enum { CHUNK_ROWS = 4 * TILE_ROWS };
-
-/* Limits between the paths, measured with the AVX-512 kernels; a product of 32 rows reads a panel twice as often. */
-#ifndef KNOBS
-#define KNOBS
-#endif
-#ifndef DR
-#define DR 4
-#endif
-#ifndef RT
-#define RT 8
-#endif
-#ifndef PR
-#define PR 64
-#endif
+/* Limits of the paths and chunks, measured with the AVX-512 kernels on products of 1 to 4096 rows. */
 enum {
-    TINY_TERMS = 64,
-    DOTS_ROWS = DR,
-    ROWS_TERMS = RT,
-    PANELS_ROWS = PR,
-    COPY_COLUMNS = 4 * TILE_VECS * W,
+    CHUNK_ROWS = 8 * TILE_ROWS,       /* rows that pass a panel of B while it is in the first-level cache */
+    COPY_COLUMNS = 4 * TILE_VECS * W, /* from here on a copy of transposed A pays */
+    TINY_TERMS = 64,                  /* M N K of a plain triple loop */
+    DOTS_ROWS = 4,                    /* M of dot products with rows of B */
+    ROWS_TERMS = 8,                   /* K of a C made row by row: bound by writing it */
+    PANELS_ROWS = 64,                 /* M of panels packed within the chunk */
     FEW_CHUNKS = 16,
-    CHUNK_TERMS = 1 << 18,
-    PACK_ELEMENTS = 1 << 13,
+    CHUNK_TERMS = 1 << 18,            /* about 4 us of floats */
+    PACK_ELEMENTS = 1 << 13,          /* of B in a pack chunk, at least */
 };
 
-/* --- Panels: the N columns as vectors, shared out evenly over the fewest panels of at most TILE_VECS. --------------- */
+/* --- Panels: the N columns as vectors, shared out evenly over the fewest panels of at most TILE_VECS. ------------- */
 
 INLINE int64_t vecs(int64_t n) { return ceil_div(n, W); }
 INLINE int64_t panels(int64_t n) { return ceil_div(vecs(n), TILE_VECS); }
@@ -53,7 +40,7 @@ INLINE panel panel_at(int64_t n, int64_t p)
     return r;
 }
 
-/* --- Packing: op(B) (K, N) -> for each block of k, for each panel, its rows (kc, vecs W), zeros beyond N. ----------- */
+/* --- Packing: op(B) (K, N) -> for each block of k, for each panel, its rows (kc, vecs W), zeros beyond N. --------- */
 
 INLINE real *packed_panel(const gemm *g, const void *packed, int64_t k0, int64_t kc, int64_t vec)
 {
@@ -116,7 +103,7 @@ static void pack(const gemm *g, void *packed, int64_t chunk)
     }
 }
 
-/* --- The micro-tile. ------------------------------------------------------------------------------------------------ */
+/* --- The micro-tile. ---------------------------------------------------------------------------------------------- */
 
 /* A strip of micro-tiles: c (rows, panel) = a (rows, kc) b (kc, panel) [+ c] */
 typedef struct strip {
@@ -191,7 +178,7 @@ enum { BY_ROWS, BY_COLUMNS, WITH_REST };
 static void (*const strips[][TILE_VECS])(const strip *) = {
     EACH_WIDTH(by_rows_), EACH_WIDTH(by_columns_), EACH_WIDTH(with_rest_)};
 
-/* --- Products of many rows: B packed for all chunks. ---------------------------------------------------------------- */
+/* --- Products of many rows: B packed for all chunks. -------------------------------------------------------------- */
 
 /* a (kc, rows) by stored rows -> out (kc, rows) without gaps: a tile's walk down k would touch a page at every step. */
 static void copy_columns(const real *a, int64_t lda, int64_t kc, int64_t rows, real *out)
@@ -229,7 +216,7 @@ static void multiply_packed(const gemm *g, const void *packed, part p)
     } while (k0 < p.k);
 }
 
-/* --- Products of few rows: B where it lies or, if that is awkward, packed panel by panel within the chunk. ----------- */
+/* --- Products of few rows: B where it lies or, if that is awkward, packed panel by panel within the chunk. -------- */
 
 static void multiply_panels(const gemm *g, part p)
 {
@@ -255,7 +242,7 @@ static void multiply_panels(const gemm *g, part p)
     } while (k0 < p.k);
 }
 
-/* --- The plan: a path and blocks, from shapes alone. ---------------------------------------------------------------- */
+/* --- The plan: a path and blocks, from shapes alone. -------------------------------------------------------------- */
 
 enum path { PACKED, PANELS, DOTS, ROWS, TINY };
 
@@ -272,9 +259,9 @@ static enum path choose_path(const gemm *g)
     return g->m <= PANELS_ROWS ? PANELS : PACKED;
 }
 
-/* A chunk is worth a thread's while from CHUNK_TERMS multiply-adds on or, while it is bound by memory (few rows), from
- * an eighth of that for each row. Beyond that, 16 chunks at least: of rows, so that an epilogue finds its rows in
- * cache, and in products of few rows of columns. */
+/* A chunk earns a thread's visit by CHUNK_TERMS multiply-adds or, where it is bound by memory, by an eighth of them.
+ * Above that there are at least 16, if the shape yields them: blocks of rows, so that an epilogue finds finished rows
+ * in cache, and of columns in products of few rows. */
 static void plan(gemm *g)
 {
     g->swapped = g->n == 1 && g->m > 1 && g->ldc == 1 && (g->transpose_b || g->ldb == 1);

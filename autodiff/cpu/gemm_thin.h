@@ -30,16 +30,17 @@ INLINE void row_block(int vecs, int chains, int64_t k, const real *x, int64_t st
 {
     vec sum[8] = {{0}};
     int64_t i = 0;
-    for (; i + chains <= k; i += chains, b += chains * ldb)
-        for (int q = 0; q < chains; q++)
+    for (; i + chains <= k; i += chains)
+        for (int q = 0; q < chains; q++, b += ldb)
             for (int v = 0; v < vecs; v++) {
-                const real *at = b + q * ldb + v * W;
-                sum[q * vecs + v] = multiply_add(broadcast(x[(i + q) * step]), v < vecs - 1 ? load(at) : load_part(at, last),
-                                        sum[q * vecs + v]);
+                vec z = v < vecs - 1 ? load(b + v * W) : load_part(b + v * W, last);
+                sum[q * vecs + v] = multiply_add(broadcast(x[(i + q) * step]), z, sum[q * vecs + v]);
             }
     for (; i < k; i++, b += ldb)
-        for (int v = 0; v < vecs; v++)
-            sum[v] = multiply_add(broadcast(x[i * step]), v < vecs - 1 ? load(b + v * W) : load_part(b + v * W, last), sum[v]);
+        for (int v = 0; v < vecs; v++) {
+            vec z = v < vecs - 1 ? load(b + v * W) : load_part(b + v * W, last);
+            sum[v] = multiply_add(broadcast(x[i * step]), z, sum[v]);
+        }
     for (int half = 4; half >= vecs; half /= 2)
         for (int v = 0; v < half; v++)
             sum[v] += sum[v + half];
@@ -96,37 +97,35 @@ INLINE void dots_block(int rows, int64_t columns, int64_t k, const real *a, int6
             c[i * ldc + j] = out[i * width + j] + (add ? c[i * ldc + j] : 0);
 }
 
-/* x (k), b (n, k) -> y (n), k constant: then a loop over n that the compiler turns into vectors. */
-INLINE void short_dots(int k, int64_t n, const real *restrict x, const real *restrict b, int64_t ldb, real *restrict y,
-                       int add)
+/* x (k), b (n, k) without gaps -> y (n), k constant: a loop over n that the compiler turns into vectors. */
+INLINE void short_dots(int k, int64_t n, const real *restrict x, const real *restrict b, real *restrict y, int add)
 {
     for (int64_t j = 0; j < n; j++) {
-        real sum = x[0] * b[j * ldb];
+        real sum = x[0] * b[j * k];
         for (int l = 1; l < k; l++)
-            sum = real_fma(x[l], b[j * ldb + l], sum);
+            sum = real_fma(x[l], b[j * k + l], sum);
         y[j] = add ? y[j] + sum : sum;
     }
 }
 
-/* a (rows, k), b (columns, k) -> c (rows, columns); a's rows have no gaps */
+/* a (rows, k), b (columns, k) -> c (rows, columns); a's columns are adjacent */
 static void multiply_dots(part p)
 {
-    if (p.rows == 1 && p.ldb == p.k && p.k > 0 && p.k <= 4) {
+    if (p.rows == 1 && p.ldb == p.k)
         switch (p.k) {
-#define CASE(k)                                                        \
-    case k:                                                            \
-        if (p.add)                                                     \
-            short_dots(k, p.columns, p.a, p.b, k, p.c, 1);             \
-        else                                                           \
-            short_dots(k, p.columns, p.a, p.b, k, p.c, 0);             \
-        return;
-            CASE(1)
-            CASE(2)
-            CASE(3)
-            CASE(4)
-#undef CASE
+        case 1:
+            short_dots(1, p.columns, p.a, p.b, p.c, p.add);
+            return;
+        case 2:
+            short_dots(2, p.columns, p.a, p.b, p.c, p.add);
+            return;
+        case 3:
+            short_dots(3, p.columns, p.a, p.b, p.c, p.add);
+            return;
+        case 4:
+            short_dots(4, p.columns, p.a, p.b, p.c, p.add);
+            return;
         }
-    }
     while (p.rows > 0) {
         int step = p.rows >= 4 && W >= 8 ? 4 : p.rows >= 2 ? 2 : 1, width = W / step;
         for (int64_t j = 0; j < p.columns; j += width) {
@@ -143,6 +142,7 @@ static void multiply_dots(part p)
     }
 }
 
+/* a (rows, k), b (k, columns) or its transpose -> c (rows, columns) */
 static void multiply_tiny(part p, int transpose_b)
 {
     int64_t b_row = transpose_b ? 1 : p.ldb, b_column = transpose_b ? p.ldb : 1;

@@ -1,5 +1,6 @@
-/* Uniform and normal fills, compiled once per precision and instruction set; the CPU backend calls them through random.h.
- * Whole tiles of blocks are computed in loops that the compiler vectorises; a range's ragged ends go through a buffer.
+/* Uniform and normal fills, compiled once per precision and instruction set; the CPU backend calls them through
+ * random.h. Whole tiles of blocks are computed in loops that the compiler vectorises; a range's ragged ends go through
+ * a buffer.
  */
 #include "autodiff/cpu/random.h"
 
@@ -12,7 +13,7 @@
 
 #include "autodiff/draw.h"
 
-enum { TILE = 64, ELEMENTS = TILE * DRAW_LANES };            /* blocks, and elements, of a tile */
+enum { TILE = 64, ELEMENTS = TILE * DRAW_LANES }; /* blocks, and elements, of a tile */
 
 typedef struct {
     uint64_t key;
@@ -24,18 +25,30 @@ typedef struct {
 #if defined __AVX512F__
 typedef uint64_t words __attribute__((vector_size(64)));
 typedef uint32_t halves __attribute__((vector_size(32)));
-static inline words multiply(words a, words b) { return (words)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
+static inline words multiply(words a, words b)
+{
+    return (words)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+}
 #elif defined __AVX2__
 typedef uint64_t words __attribute__((vector_size(32)));
 typedef uint32_t halves __attribute__((vector_size(16)));
-static inline words multiply(words a, words b) { return (words)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
+static inline words multiply(words a, words b)
+{
+    return (words)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+}
 #else
 typedef uint64_t words __attribute__((vector_size(16)));
 typedef uint32_t halves __attribute__((vector_size(8)));
 #if defined __SSE2__
-static inline words multiply(words a, words b) { return (words)_mm_mul_epu32((__m128i)a, (__m128i)b); }
+static inline words multiply(words a, words b)
+{
+    return (words)_mm_mul_epu32((__m128i)a, (__m128i)b);
+}
 #else
-static inline words multiply(words a, words b) { return (a & UINT32_MAX) * b; }
+static inline words multiply(words a, words b)
+{
+    return (a & UINT32_MAX) * b;
+}
 #endif
 #endif
 enum { WIDTH = sizeof(words) / sizeof(uint64_t) };
@@ -61,10 +74,10 @@ static inline void tile_bits(const stream *s, uint64_t first, real_bits (*restri
             k1 += 0xbb67ae85u;
         }
 #if AD_REAL_BITS == 32
-        const halves lanes[4] = {__builtin_convertvector(c0, halves), __builtin_convertvector(c1, halves),
-                                 __builtin_convertvector(c2, halves), __builtin_convertvector(c3, halves)};
+        const halves lanes[4] = { __builtin_convertvector(c0, halves), __builtin_convertvector(c1, halves),
+                                  __builtin_convertvector(c2, halves), __builtin_convertvector(c3, halves) };
 #else
-        const words lanes[2] = {(c0 & UINT32_MAX) | c1 << 32, (c2 & UINT32_MAX) | c3 << 32};
+        const words lanes[2] = { (c0 & UINT32_MAX) | c1 << 32, (c2 & UINT32_MAX) | c3 << 32 };
 #endif
         for (int lane = 0; lane < DRAW_LANES; lane++)
             memcpy(&bits[lane][j], &lanes[lane], sizeof lanes[lane]);
@@ -87,11 +100,13 @@ static void tile_normal(const stream *s, uint64_t first, real *restrict out)
     tile_bits(s, first, bits);
     for (int j = 0; j < TILE; j++)
         for (int lane = 0; lane < DRAW_LANES; lane += 2)
-            draw_normals_of(bits[lane][j], bits[lane + 1][j], &out[j * DRAW_LANES + lane], &out[j * DRAW_LANES + lane + 1]);
+            draw_normals_of(bits[lane][j], bits[lane + 1][j], &out[j * DRAW_LANES + lane],
+                            &out[j * DRAW_LANES + lane + 1]);
 }
 
 /* Elements [from, to) by tiles. */
-static inline void fill(void (*tile)(const stream *, uint64_t, real *), const stream *s, real *out, int64_t from, int64_t to)
+static inline void fill(void (*tile)(const stream *, uint64_t, real *), const stream *s, real *out, int64_t from,
+                        int64_t to)
 {
     real buffer[ELEMENTS];
     for (int64_t start = from - from % ELEMENTS; start < to; start += ELEMENTS) {
@@ -104,14 +119,16 @@ static inline void fill(void (*tile)(const stream *, uint64_t, real *), const st
     }
 }
 
-void CPU_NAME(fill_uniform)(real *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw, uint32_t run)
+void CPU_NAME(fill_uniform)(real *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw,
+                            uint32_t run)
 {
-    const stream s = {key, site, draw, run};
+    const stream s = { key, site, draw, run };
     fill(tile_uniform, &s, out, from, to);
 }
 
-void CPU_NAME(fill_normal)(real *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw, uint32_t run)
+void CPU_NAME(fill_normal)(real *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw,
+                           uint32_t run)
 {
-    const stream s = {key, site, draw, run};
+    const stream s = { key, site, draw, run };
     fill(tile_normal, &s, out, from, to);
 }

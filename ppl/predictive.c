@@ -1,0 +1,171 @@
+/* Predictions: many draws of chosen sites, from the prior or from a guide. Called by users after training.
+ * Each draw is a run of guide and model on a tape of its own; the values come home to host memory, in one block. */
+#include <string.h>
+
+#include "ppl/inference.h"
+#include "ppl/predictive.h"
+
+/* The draws of one site: n values of equal shape, one after the other. */
+typedef struct drawn {
+    int32_t name;
+    ad_shape shape; /* of one draw */
+    int64_t size;
+    double *values; /* (samples, size) */
+} drawn;
+
+struct ppl_predictive {
+    ad_context *context;
+    ppl_function model, guide;
+    ppl_call *call;
+    int64_t samples;
+    uint64_t stream, runs;
+    char *wanted; /* names of chosen sites, each ended; an empty one ends the list; NULL: all */
+    drawn *site;
+    int64_t n, cap;
+};
+
+ppl_predictive *ppl_predictive_new_functions(ppl_function model, ppl_function guide, ppl_predictive_options o)
+{
+    ad_context *c = ad__current();
+    ppl_state *st = ppl__state(c);
+    if (!st) return NULL;
+    if (!c->tape) c->error_kind = AD_ERROR_NONE;
+    ppl__at(c, o.at_);
+    if (!model || o.samples < 1) {
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "ppl_predictive_new: %s", model ? "samples must be at least 1" : "the model is NULL");
+        return NULL;
+    }
+    ppl_predictive *p = ad__allocate(c, NULL, sizeof *p);
+    if (!p) return NULL;
+    *p = (ppl_predictive){ .context = c, .model = model, .guide = guide, .samples = o.samples };
+    p->stream = STREAM_FIRST + 4 * st->instances++ + STREAM_PREDICT;
+    size_t text = 1;
+    for (const char *const *s = o.sites; s && *s; s++) text += strlen(*s) + 1;
+    if (o.sites && (p->wanted = ad__allocate(c, NULL, text))) {
+        char *to = p->wanted;
+        for (const char *const *s = o.sites; *s; to += strlen(*s) + 1, s++) memcpy(to, *s, strlen(*s) + 1);
+        *to = '\0';
+    }
+    if (ad__ok(c) && (p->call = ppl__call_new(c, &o.args))) return p;
+    ppl_predictive_free(p);
+    return NULL;
+}
+
+static void forget(ad_context *c, ppl_predictive *p)
+{
+    for (int64_t i = 0; i < p->n; i++) ad__allocate(c, p->site[i].values, 0);
+    p->n = 0;
+}
+
+void ppl_predictive_free(ppl_predictive *p)
+{
+    if (!p) return;
+    ad_context *c = p->context, *previous = ad_context_use(c);
+    forget(c, p);
+    ppl__call_free(c, p->call);
+    ad__allocate(c, p->wanted, 0);
+    ad__allocate(c, p->site, 0);
+    ad__allocate(c, p, 0);
+    ad_context_use(previous);
+}
+
+/* ---- drawing -------------------------------------------------------------------------------------------------------------- */
+
+static bool wanted(const ppl_predictive *p, const site *s)
+{
+    if (s->m.type != PPL_SAMPLE) return false;
+    if (!p->wanted) return !s->m.is_observed || s->m.infer.deterministic;
+    for (const char *w = p->wanted; *w; w += strlen(w) + 1)
+        if (!strcmp(w, s->m.name)) return true;
+    return false;
+}
+
+static drawn *place_of(ad_context *c, ppl_predictive *p, const site *s)
+{
+    for (int64_t i = 0; i < p->n; i++)
+        if (p->site[i].name == s->m.id) return &p->site[i];
+    if (!ad__reserve(c, &p->site, &p->cap, p->n + 1, sizeof *p->site)) return NULL;
+    drawn *d = &p->site[p->n];
+    *d = (drawn){ .name = s->m.id, .shape = ad_shape_of(s->m.value), .size = ad_size(s->m.value) };
+    size_t bytes = (size_t)(p->samples * d->size) * sizeof *d->values;
+    if (!(d->values = ad__allocate(c, NULL, bytes ? bytes : 1))) return NULL;
+    memset(d->values, 0, bytes);
+    p->n++;
+    return d;
+}
+
+static bool same(const ad_shape *a, const ad_shape *b)
+{
+    return a->rank == b->rank && !memcmp(a->dim, b->dim, (size_t)a->rank * sizeof *a->dim);
+}
+
+/* Copies the chosen sites of one run; all their values are computed by the first read's plan and those after it. */
+static bool keep(ad_context *c, ppl_predictive *p, const trace *t, int64_t draw)
+{
+    for (int i = 0; i < t->n; i++) {
+        const site *s = t->site[i];
+        if (!wanted(p, s)) continue;
+        drawn *d = place_of(c, p, s);
+        if (!d) return false;
+        ad_shape shape = ad_shape_of(s->m.value);
+        if (!same(&shape, &d->shape)) {
+            ad__fail(c, AD_ERROR_SHAPE, "choose sites of one shape with .sites", "site \"%s\" has shape %s in one draw and %s in another",
+                     s->m.name, ad__shape_text(c, &d->shape), ad__shape_text(c, &shape));
+            return false;
+        }
+        if (!ad_read_data(s->m.value, d->values + draw * d->size, AD_FROM_DOUBLE, d->size)) return false;
+    }
+    return ad__ok(c);
+}
+
+bool ppl_predict_args(ppl_predictive *p, int n, const ppl_arg *args)
+{
+    if (!p) return ad_fail(AD_ERROR_ARGUMENT, NULL, "ppl_predict: the predictive is NULL"), false;
+    ad_context *c = p->context, *previous = ad_context_use(c);
+    ppl_state *st = ppl__state(c);
+    uint64_t stream = st->seeded ? STREAM_SEEDED : p->stream, run = st->seeded ? 0 : p->runs;
+    forget(c, p);
+    bool good = true;
+    for (int64_t i = 0; i < p->samples && good; i++) {
+        if (!(good = ad__tape_open(c, stream, run + (uint64_t)i))) break;
+        good = ppl__call_arguments(c, p->call, n, args);
+        trace *guide = good && p->guide ? ppl__run(c, p->call, p->guide, "guide", NULL, NULL) : NULL;
+        trace *model = ad__ok(c) ? ppl__run(c, p->call, p->model, "model", guide, NULL) : NULL;
+        good = model && keep(c, p, model, i);
+        ad__tape_close(c);
+    }
+    if (!st->seeded) p->runs += (uint64_t)p->samples;
+    ad_context_use(previous);
+    return good;
+}
+
+/* ---- reading ---------------------------------------------------------------------------------------------------------------- */
+
+static const drawn *find(const ppl_predictive *p, const char *name)
+{
+    for (int64_t i = 0; p && i < p->n; i++)
+        if (!strcmp(ad__name_text(p->context, p->site[i].name), name)) return &p->site[i];
+    return NULL;
+}
+
+ad_shape ppl_predictive_shape(ppl_predictive *p, const char *site)
+{
+    const drawn *d = find(p, site);
+    return d ? d->shape : AD_SCALAR;
+}
+
+bool ppl_predictive_read(ppl_predictive *p, const char *site, double *out, int64_t n)
+{
+    const drawn *d = find(p, site);
+    if (!d) {
+        ad_fail(AD_ERROR_SITE, "observed sites are kept only when .sites names them", "there are no predictions of a site \"%s\"", site);
+        return false;
+    }
+    if (n != p->samples * d->size) {
+        ad_fail(AD_ERROR_SHAPE, NULL, "ppl_predictive_read: room for %lld elements; site \"%s\" has %lld draws of %lld", (long long)n, site,
+                (long long)p->samples, (long long)d->size);
+        return false;
+    }
+    if (n) memcpy(out, d->values, (size_t)n * sizeof *out);
+    return true;
+}

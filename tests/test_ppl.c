@@ -1,0 +1,631 @@
+/* The runtime of ppl: order of handlers, what each of them does, plates, parameters, names, traces. In double precision. */
+#include "ppl/ppl.h"
+#include "tests/test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static ad_context *context;
+static void begin(void)
+{
+    context = ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 });
+    ad_context_use(context);
+}
+static void end(void) { ad_context_free(context); }
+
+#define near(a, b, tolerance) ck_assert_double_le(fabs((a) - (b)), (tolerance)) /* false for NaN */
+#define fine() ck_assert_msg(ad_ok(), "%s", ad_error())
+#define says(words) ck_assert_msg(strstr(ad_error(), words), "want \"%s\" in: %s", words, ad_error())
+
+/* ---- the order of messages ---------------------------------------------------------------------------------------------- */
+
+static char story[512];
+typedef struct teller {
+    ppl_handler handler; /* first: a pointer to it is a pointer to the teller */
+    char name;
+    bool stops;
+} teller;
+
+static void tell(char what, const ppl_handler *h, const ppl_message *m)
+{
+    char word[32];
+    snprintf(word, sizeof word, "%c%c%s ", what, ((const teller *)h)->name, m ? m->name : "");
+    strcat(story, word);
+}
+static void on_process(ppl_handler *h, ppl_message *m)
+{
+    tell('<', h, m);
+    if (((teller *)h)->stops) m->stop = true;
+}
+static void on_postprocess(ppl_handler *h, ppl_message *m) { tell('>', h, m); }
+static void on_enter(ppl_handler *h) { tell('+', h, NULL); }
+static void on_exit_(ppl_handler *h) { tell('-', h, NULL); }
+static teller make(char name, bool stops)
+{
+    return (teller){ { .process = on_process, .postprocess = on_postprocess, .enter = on_enter, .exit = on_exit_ }, name, stops };
+}
+
+START_TEST(handlers_run_inside_out_and_back)
+{
+    teller a = make('a', false), b = make('b', false), c = make('c', false);
+    ad_scope ppl_with (&a.handler) ppl_with (&b.handler) ppl_with (&c.handler) ppl_sample("x", dist_normal(0, 1));
+    fine();
+    ck_assert_str_eq(story, "+a +b +c <cx <bx <ax >ax >bx >cx -c -b -a ");
+}
+END_TEST
+
+START_TEST(stop_hides_from_those_outside)
+{
+    teller a = make('a', false), b = make('b', true), c = make('c', false);
+    ad_scope ppl_with (&a.handler) ppl_with (&b.handler) ppl_with (&c.handler) ppl_sample("x", dist_normal(0, 1));
+    ck_assert_str_eq(story, "+a +b +c <cx <bx >bx >cx -c -b -a ");
+}
+END_TEST
+
+static int leaves_early(teller *a, teller *b)
+{
+    ppl_with (&a->handler) ppl_with (&b->handler) return 7;
+    return 0;
+}
+START_TEST(return_unwinds)
+{
+    teller a = make('a', false), b = make('b', false);
+    ad_scope {
+        ck_assert_int_eq(leaves_early(&a, &b), 7);
+        ppl_sample("x", dist_normal(0, 1));
+    }
+    ck_assert_str_eq(story, "+a +b -b -a ");
+    story[0] = 0;
+    ad_scope for (int i = 0; i < 2; i++) {
+        ppl_plate ("p", 3, .dim = -1) break; /* leaves the plate's block, not the loop */
+        ppl_with (&a.handler) ppl_sample(i ? "y" : "x", dist_normal(0, 1));
+    }
+    fine();
+    ck_assert_str_eq(story, "+a <ax >ax -a +a <ay >ay -a ");
+}
+END_TEST
+
+START_TEST(a_handler_is_installed_once)
+{
+    teller a = make('a', false);
+    ad_scope {
+        ppl_with (&a.handler) ppl_with (&a.handler) ck_assert(!ad_ok());
+        says("cannot install a handler twice");
+    }
+    ad_scope ppl_with (&a.handler) fine();
+}
+END_TEST
+
+START_TEST(order_of_parameters_and_plates)
+{
+    teller a = make('a', false);
+    ad_scope ppl_with (&a.handler) {
+        ppl_param("w", AD_SHAPE(2));
+        ppl_plate ("rows", 5, .subsample_size = 2) ppl_sample("x", dist_normal(0, 1));
+    }
+    fine();
+    ck_assert_str_eq(story, "+a <aw >aw <arows >arows <ax >ax -a ");
+}
+END_TEST
+
+/* ---- handlers ------------------------------------------------------------------------------------------------------------- */
+
+static void chain_model(void)
+{
+    ad_tensor *z = ppl_sample("z", dist_normal(0, 1));
+    ppl_sample("x", dist_normal(z, 1), .obs = ad_number(2));
+}
+
+START_TEST(trace_and_replay)
+{
+    ad_scope {
+        ppl_trace *t = ppl_trace_run(chain_model, PPL_ARGS()), *again = ppl_trace_new(), *fresh = ppl_trace_new();
+        ppl_with (ppl_record(again)) ppl_with (ppl_replay(t)) chain_model();
+        ppl_with (ppl_record(fresh)) chain_model();
+        fine();
+        double z = ad_item(ppl_trace_value(t, "z"));
+        near(ad_item(ppl_trace_value(again, "z")), z, 0);
+        near(ad_item(ppl_trace_value(fresh, "z")), z, 0); /* draws are keyed by the site */
+        near(ad_item(ppl_trace_log_prob_sum(t)), -0.5 * z * z - 0.5 * (2 - z) * (2 - z) - log(2 * M_PI), 1e-12);
+        ck_assert_int_eq(ppl_trace_size(t), 2);
+        ck_assert(ppl_trace_find(t, "x")->is_observed && !ppl_trace_find(t, "z")->is_observed);
+        ck_assert_ptr_null(ppl_trace_find(t, "nothing"));
+    }
+    fine();
+}
+END_TEST
+
+START_TEST(condition_wins_over_obs_and_replay)
+{
+    ad_scope {
+        ppl_trace *t = ppl_trace_run(chain_model, PPL_ARGS()), *in = ppl_trace_new(), *out = ppl_trace_new(), *un = ppl_trace_new();
+        ad_tensor *one = ad_constant(1);
+        ppl_with (ppl_record(in)) ppl_with (ppl_replay(t)) ppl_with (ppl_condition({ "z", one }, { "x", one })) chain_model();
+        ppl_with (ppl_record(out)) ppl_with (ppl_condition({ "z", one })) ppl_with (ppl_replay(t)) chain_model();
+        ppl_with (ppl_record(un)) ppl_with (ppl_condition({ "x", NULL })) chain_model();
+        fine();
+        near(ad_item(ppl_trace_value(in, "z")), 1, 0);
+        near(ad_item(ppl_trace_value(in, "x")), 1, 0);
+        near(ad_item(ppl_trace_value(out, "z")), 1, 0);
+        ck_assert(ppl_trace_find(in, "z")->is_observed && ppl_trace_find(out, "z")->is_observed);
+        ck_assert(!ppl_trace_find(un, "x")->is_observed);
+    }
+    fine();
+}
+END_TEST
+
+START_TEST(replay_leaves_observed_sites_and_refuses_observed_traces)
+{
+    ad_scope {
+        ppl_trace *t = ppl_trace_new(), *again = ppl_trace_new();
+        ppl_with (ppl_record(t)) ppl_sample("x", dist_normal(0, 1));
+        ppl_with (ppl_record(again)) ppl_with (ppl_replay(t)) chain_model();
+        fine();
+        near(ad_item(ppl_trace_value(again, "x")), 2, 0);
+        ppl_with (ppl_record(t)) ppl_sample("z", dist_normal(0, 1), .obs = ad_number(0));
+        ppl_with (ppl_replay(t)) chain_model();
+        says("site \"z\" must be sampled in trace");
+    }
+}
+END_TEST
+
+START_TEST(uncondition_draws)
+{
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        ppl_with (ppl_record(t)) ppl_with (ppl_uncondition()) chain_model();
+        fine();
+        ck_assert(!ppl_trace_find(t, "x")->is_observed && ppl_trace_find(t, "x")->infer.was_observed);
+        ck_assert(ad_item(ppl_trace_value(t, "x")) != 2);
+        ppl_with (ppl_record(t)) ppl_with (ppl_uncondition("y")) chain_model();
+        ck_assert(ppl_trace_find(t, "x")->is_observed);
+    }
+    fine();
+}
+END_TEST
+
+static bool is_z(const ppl_message *m, void *user) { return (void)user, !strcmp(m->name, "z"); }
+static void three(void)
+{
+    ppl_param("w", AD_SCALAR);
+    ppl_sample("z", dist_normal(0, 1));
+    ppl_sample("x", dist_normal(0, 1), .obs = ad_number(0));
+}
+#define RECORDED(t, name) (ppl_trace_find(t, name) != NULL)
+#define block_shows(w, z, x, ...) \
+    do { \
+        ppl_with (ppl_record(t)) ppl_with (ppl_block(__VA_ARGS__)) three(); \
+        fine(); \
+        ck_assert_int_eq(RECORDED(t, "w"), w); \
+        ck_assert_int_eq(RECORDED(t, "z"), z); \
+        ck_assert_int_eq(RECORDED(t, "x"), x); \
+    } while (0)
+
+START_TEST(block_combinations)
+{
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        block_shows(0, 0, 0);
+        block_shows(1, 0, 1, .hide = PPL_NAMES("z"));
+        block_shows(0, 1, 0, .expose = PPL_NAMES("z"));
+        block_shows(0, 1, 1, .hide_types = PPL_TYPE(PPL_PARAM));
+        block_shows(1, 0, 0, .expose_types = PPL_TYPE(PPL_PARAM));
+        block_shows(1, 1, 0, .hide_observed = true);
+        block_shows(0, 0, 1, .expose_observed = true);
+        block_shows(1, 0, 1, .hide_if = is_z);
+        block_shows(0, 0, 1, .expose_types = PPL_TYPE(PPL_SAMPLE), .hide = PPL_NAMES("z"));
+    }
+}
+END_TEST
+
+START_TEST(do_keeps_the_site_and_changes_what_follows)
+{
+    ad_scope {
+        ppl_trace *out = ppl_trace_new(), *plain = ppl_trace_run(chain_model, PPL_ARGS());
+        ad_tensor *ten = ad_constant(10);
+        ppl_with (ppl_record(out)) ppl_with (ppl_scale(3)) ppl_with (ppl_do({ "z", ten })) chain_model();
+        fine();
+        near(ad_item(ppl_trace_value(out, "z")), ad_item(ppl_trace_value(plain, "z")), 0);
+        near(ad_item(ppl_trace_log_prob(out, "x")), 3 * (-0.5 * 64 - 0.5 * log(2 * M_PI)), 1e-12);
+        near(ppl_trace_find(out, "z")->scale, 3, 0);
+        ck_assert_int_eq(ppl_trace_size(out), 2);
+    }
+    fine();
+}
+END_TEST
+
+START_TEST(substitute_and_lift)
+{
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        ad_tensor *four = ad_constant(4), *sum = NULL;
+        ppl_with (ppl_substitute({ "w", four })) ppl_module ("net") sum = ppl_param("w", AD_SCALAR);
+        near(ad_item(sum), 4, 0);
+        ck_assert(!ppl_param_exists("net$$$w"));
+        ppl_with (ppl_record(t)) ppl_with (ppl_lift({ "w", dist_normal(5, 1e-9) }))
+            sum = ad_sub(ppl_param("w", AD_SCALAR), ppl_param("w", AD_SCALAR));
+        fine();
+        near(ad_item(sum), 0, 0);
+        near(ad_item(ppl_trace_value(t, "w")), 5, 1e-6);
+        ck_assert_int_eq(ppl_trace_find(t, "w")->type, PPL_SAMPLE);
+        ck_assert(!ppl_param_exists("w"));
+    }
+    fine();
+}
+END_TEST
+
+static void all_auxiliary(const ppl_message *m, ppl_infer *infer) { infer->auxiliary = m->name[0] == 'z'; }
+START_TEST(scope_scale_mask_infer)
+{
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        double half[] = { 1, 0 }, lp[2];
+        ad_tensor *mask = ad_from(half, AD_SHAPE(2)), *nan = ad_constant(NAN);
+        ppl_with (ppl_record(t)) ppl_with (ppl_name_scope("in")) ppl_with (ppl_scale(2)) ppl_with (ppl_scale(0.25))
+            ppl_with (ppl_infer_config(all_auxiliary)) chain_model();
+        fine();
+        near(ppl_trace_find(t, "in/x")->scale, 0.5, 0);
+        ck_assert(ppl_trace_find(t, "in/z")->infer.auxiliary && !ppl_trace_find(t, "in/x")->infer.auxiliary);
+        ppl_with (ppl_record(t)) ppl_with (ppl_mask(mask)) ppl_plate ("p", 2)
+            ppl_sample("x", dist_normal(0, 1), .obs = ad_where(mask, ad_constant(1), nan));
+        ad_read(ppl_trace_log_prob(t, "x"), lp, 2);
+        fine();
+        near(lp[0], -0.5 - 0.5 * log(2 * M_PI), 1e-12);
+        near(lp[1], 0, 0);
+        ad_free(mask);
+    }
+}
+END_TEST
+
+START_TEST(factor_and_deterministic)
+{
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        ppl_with (ppl_record(t)) {
+            ppl_factor("alone", -2);
+            ppl_plate ("p", 4) ppl_with (ppl_scale(10)) ppl_factor("each", 0.5); /* a scalar counts once a member */
+            ppl_deterministic("double", ad_mul(2, ad_ones(3)));
+        }
+        near(ad_item(ppl_trace_log_prob_sum(t)), -2 + 4 * 10 * 0.5, 1e-12);
+        ck_assert_int_eq(ad_size(ppl_trace_value(t, "double")), 3);
+        fine();
+    }
+}
+END_TEST
+
+START_TEST(observation_masks)
+{
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        double bits[] = { 1, 0, 1 }, data[] = { 5, NAN, 7 }, out[3], drawn[3], lp[3];
+        ad_tensor *mask = ad_from(bits, AD_SHAPE(3)), *x = ad_from(data, AD_SHAPE(3)), *v = NULL;
+        ppl_with (ppl_record(t)) ppl_plate ("p", 3) v = ppl_sample("x", dist_normal(0, 1), .obs = x, .obs_mask = mask);
+        fine();
+        ad_read(v, out, 3);
+        ad_read(ppl_trace_value(t, "x_unobserved"), drawn, 3);
+        ad_read(ppl_trace_log_prob(t, "x_observed"), lp, 3);
+        fine();
+        near(out[0], 5, 0);
+        near(out[1], drawn[1], 0);
+        near(out[2], 7, 0);
+        near(lp[1], 0, 0);
+        near(lp[2], -24.5 - 0.5 * log(2 * M_PI), 1e-12);
+        ad_free(mask), ad_free(x);
+    }
+}
+END_TEST
+
+/* ---- plates ------------------------------------------------------------------------------------------------------------------ */
+
+START_TEST(plates_expand_and_claim_dimensions)
+{
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        ad_tensor *x = NULL, *y = NULL, *e = NULL;
+        ppl_with (ppl_record(t)) ppl_plate ("rows", 3) {
+            x = ppl_sample("x", dist_normal(0, 1));
+            ppl_plate ("columns", 2) y = ppl_sample("y", dist_normal(x, 1)); /* the outer one has -1 */
+            ppl_plate ("far", 5, .dim = -4) e = ppl_sample("e", dist_to_event(dist_normal(ad_zeros(1, 7), 1.0), 1));
+        }
+        fine();
+        ck_assert_int_eq(ad_rank(x), 1);
+        ad_shape s = ad_shape_of(y), f = ad_shape_of(e);
+        ck_assert(s.rank == 2 && s.dim[0] == 2 && s.dim[1] == 3);
+        ck_assert(f.rank == 5 && f.dim[0] == 5 && f.dim[1] == 1 && f.dim[3] == 3 && f.dim[4] == 7);
+        double v[6];
+        ad_read(y, v, 6);
+        ck_assert(v[0] != v[3]); /* independent draws */
+        ad_item(ppl_trace_log_prob_sum(t));
+        fine();
+    }
+}
+END_TEST
+
+START_TEST(plates_may_come_back)
+{
+    ad_scope {
+        for (int i = 0; i < 2; i++) ppl_plate ("p", 3) ppl_sample(i ? "a" : "b", dist_normal(0, 1));
+        fine();
+        ppl_plate ("p", 4) ck_assert(!ad_ok());
+        says("duplicate plate \"p\"");
+    }
+    ad_scope {
+        ppl_plate ("p", 3) ppl_plate ("p", 3) ck_assert(!ad_ok());
+        says("duplicate plate");
+    }
+    ad_scope {
+        ppl_plate ("p", 3, .dim = -1) ppl_plate ("q", 2, .dim = -1) ck_assert(!ad_ok());
+        says("at plates \"q\" and \"p\", collide at dim=-1");
+    }
+}
+END_TEST
+
+START_TEST(subsampling)
+{
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        ad_tensor *index = NULL, *rows = NULL;
+        double data[20], got[4];
+        int64_t i[4];
+        for (int k = 0; k < 20; k++) data[k] = 100 + k;
+        ad_tensor *x = ad_from(data, AD_SHAPE(20));
+        ppl_with (ppl_record(t)) ppl_plate ("p", 20, .subsample_size = 4, .index = &index) {
+            rows = ppl_subsample(x, 0);
+            ppl_sample("x", dist_normal(0, 1), .obs = rows);
+        }
+        ad_read(index, i, 4);
+        ad_read(rows, got, 4);
+        fine();
+        for (int k = 0; k < 4; k++) {
+            near(got[k], (double)(100 + i[k]), 0);
+            for (int j = 0; j < k; j++) ck_assert(i[j] != i[k]);
+        }
+        ad_free(x);
+    }
+    ad_scope {
+        ad_tensor *all = NULL;
+        int64_t i[5];
+        ppl_trace *t = ppl_trace_new();
+        ppl_with (ppl_record(t)) {
+            ppl_plate ("whole", 5, .index = &all) ppl_sample("a", dist_normal(0, 1));
+            ppl_plate ("part", 60, .subsample_size = 6) ppl_sample("b", dist_normal(0, 1));
+            ppl_plate ("batch", 6, .full_size = 600) ppl_sample("c", dist_normal(0, 1));
+        }
+        ad_read(all, i, 5);
+        for (int k = 0; k < 5; k++) ck_assert_int_eq(i[k], k);
+        near(ppl_trace_find(t, "a")->scale, 1, 0);
+        near(ppl_trace_find(t, "b")->scale, 10, 0);
+        near(ppl_trace_find(t, "c")->scale, 100, 0);
+        fine();
+    }
+}
+END_TEST
+
+START_TEST(sequential_plates)
+{
+    int seen = 0;
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        ppl_with (ppl_record(t)) ppl_each (i, "rows", 6, .full_size = 12) {
+            char name[16];
+            if (i == 1) continue;
+            if (i == 5) break;
+            snprintf(name, sizeof name, "x%d", (int)i);
+            ppl_sample(name, dist_normal(0, 1));
+            seen++;
+        }
+        fine();
+        ck_assert_int_eq(seen, 4);
+        near(ppl_trace_find(t, "x3")->scale, 2, 0);
+        ck_assert_int_eq(ppl_trace_find(t, "x3")->frame[0]->counter, 3);
+        ck_assert_int_eq(ppl_trace_find(t, "x3")->frame[0]->dim, 0);
+        ppl_sample("after", dist_normal(0, 1));
+        seen = 0;
+        ppl_each (i, "some", 50, .subsample_size = 5) seen += i >= 0 && i < 50;
+        ck_assert_int_eq(seen, 5);
+        fine();
+    }
+}
+END_TEST
+
+/* ---- parameters --------------------------------------------------------------------------------------------------------------- */
+
+START_TEST(parameters_live_on)
+{
+    double w[6], v = 0;
+    const double given[] = { 1, 2, 3 };
+    ad_scope {
+        ppl_module ("net") ppl_module ("fc1") ppl_param("weight", AD_SHAPE(2, 3), .init = ppl_randn(0.5));
+        ppl_param("scale", AD_SCALAR, .init = ppl_constant(3), .constraint = dist_positive());
+        ppl_param("given", AD_SHAPE(3), .init = ppl_values(given));
+        ppl_param("unit", AD_SHAPE(2), .init = ppl_uniform(0.2, 0.4), .constraint = dist_interval(0, 0.5));
+        ppl_param("plain", AD_SCALAR, .constraint = dist_positive());
+    }
+    fine();
+    ck_assert_int_eq(ppl_param_count(), 5);
+    ck_assert_str_eq(ppl_param_name(0), "net$$$fc1$$$weight");
+    ck_assert(ppl_param_value("net$$$fc1$$$weight", w, 6));
+    ck_assert(w[0] != w[1] && fabs(w[0]) < 3);
+    ck_assert(ppl_param_value("scale", &v, 1));
+    near(v, 3, 1e-14);
+    ck_assert(ppl_param_value("plain", &v, 1));
+    near(v, 1, 0);
+    ck_assert(ppl_param_value("given", w, 3));
+    near(w[2], 3, 0);
+    ck_assert(ppl_param_value("unit", w, 2));
+    ck_assert(w[0] > 0.2 && w[0] < 0.4 && w[0] != w[1]);
+    v = 8;
+    ck_assert(ppl_param_set("scale", &v, 1));
+    ad_scope near(ad_item(ppl_param("scale", AD_SCALAR, .constraint = dist_positive())), 8, 1e-13);
+    v = -1;
+    ck_assert(!ppl_param_set("scale", &v, 1));
+    says("must be positive");
+    ck_assert(!ppl_param_value("scala", &v, 1));
+    says("there is no parameter \"scala\"");
+    ck_assert(!ppl_param_value("given", w, 2));
+    says("shape (3,)");
+    ck_assert_int_eq(ppl_param_delete("net$$$*"), 1);
+    ck_assert_int_eq(ppl_param_delete("*a*"), 2); /* scale, plain */
+    ck_assert_int_eq(ppl_param_count(), 2);
+    ck_assert_int_eq(ppl_param_delete(NULL), 2);
+}
+END_TEST
+
+START_TEST(initial_values_depend_on_seed_and_name)
+{
+    double a[4], b[4], other[4];
+    ppl_seed(3);
+    ad_scope {
+        ppl_param("b", AD_SHAPE(4), .init = ppl_randn(1));
+        ppl_param("a", AD_SHAPE(4), .init = ppl_randn(1));
+    }
+    ppl_param_value("a", a, 4);
+    ppl_param_delete(NULL);
+    ad_scope ppl_param("a", AD_SHAPE(4), .init = ppl_randn(1));
+    ppl_param_value("a", b, 4);
+    ck_assert(!memcmp(a, b, sizeof a));
+    ppl_seed(4);
+    ppl_param_delete(NULL);
+    ad_scope {
+        ppl_param("a", AD_SHAPE(4), .init = ppl_randn(1));
+        ppl_param("b", AD_SHAPE(4), .init = ppl_randn(1));
+    }
+    ppl_param_value("a", b, 4);
+    ppl_param_value("b", other, 4);
+    ck_assert(memcmp(a, b, sizeof a) && memcmp(b, other, sizeof b));
+}
+END_TEST
+
+START_TEST(a_later_visit_must_agree)
+{
+    ad_scope ppl_param("w", AD_SHAPE(3, 4));
+    ad_scope {
+        ppl_param("w", AD_SHAPE(4, 3));
+        says("parameter \"w\" has shape (3, 4) since its first visit, and shape (4, 3) here");
+    }
+    ad_scope {
+        ppl_param("w", AD_SHAPE(3, 4), .constraint = dist_positive());
+        says("constrained");
+        says("ppl_param_delete");
+    }
+    ad_scope {
+        ppl_param("v", AD_SCALAR, .init = ppl_constant(-1), .constraint = dist_positive());
+        says("must be positive");
+    }
+    ck_assert(!ppl_param_exists("v"));
+    ad_scope {
+        ppl_param("w", AD_SHAPE(3, 4));
+        fine();
+    }
+}
+END_TEST
+
+START_TEST(rows_of_a_parameter_in_a_plate)
+{
+    ad_scope {
+        ad_tensor *w = NULL, *index = NULL, *same = NULL;
+        double v[8], all[40], one[40];
+        int64_t i[4];
+        ppl_plate ("p", 20, .subsample_size = 4, .index = &index) {
+            w = ppl_param("w", AD_SHAPE(20, 2), .init = ppl_randn(1), .event_dim = 1);
+            same = ppl_param("w", AD_SHAPE(20, 2), .init = ppl_randn(1));
+        }
+        ad_read(w, v, 8), ad_read(index, i, 4), ad_read(same, all, 40);
+        for (int k = 0; k < 8; k++) near(v[k], all[2 * i[k / 2] + k % 2], 0);
+        ad_tensor *g = NULL;
+        ad_gradient(ad_sum(w), (ad_tensor *[]){ same }, 1, &g);
+        ad_read(g, one, 40);
+        for (int k = 0; k < 40; k++) {
+            bool taken = false;
+            for (int j = 0; j < 4; j++) taken |= i[j] == k / 2;
+            near(one[k], taken, 0);
+        }
+        fine();
+        ppl_plate ("q", 7, .subsample_size = 4) ppl_param("w", AD_SHAPE(20, 2), .event_dim = 1);
+        says("inside plate \"q\" of size 7: invalid shape of parameter \"w\"");
+    }
+}
+END_TEST
+
+/* ---- names and messages ----------------------------------------------------------------------------------------------------------- */
+
+START_TEST(names_are_one_space)
+{
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        ppl_with (ppl_record(t)) {
+            ppl_sample("z", dist_normal(0, 1));
+            ppl_sample("z", dist_normal(0, 1));
+        }
+        says("Multiple sample sites named \"z\"");
+        says("test_ppl.c:");
+    }
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        ppl_with (ppl_record(t)) {
+            ppl_sample("z", dist_normal(0, 1));
+            ppl_param("z", AD_SCALAR);
+        }
+        says("is already in the trace as a sample");
+    }
+    ad_error_clear();
+    ppl_sample("z", dist_normal(0, 1));
+    says("no step or scope is open");
+}
+END_TEST
+
+START_TEST(shape_table)
+{
+    char text[400];
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        ppl_with (ppl_record(t)) {
+            ppl_param("w", AD_SHAPE(3, 4));
+            ppl_plate ("p", 5) ppl_sample("z", dist_to_event(dist_normal(ad_zeros(5, 2), 1.0), 1));
+        }
+        size_t n = ppl_format_shapes(t, text, sizeof text);
+        ck_assert_uint_eq(n, strlen(text));
+        ck_assert_ptr_nonnull(strstr(text, "w value 3 4"));
+        ck_assert_ptr_nonnull(strstr(text, "z dist  5 | 2"));
+        ck_assert_ptr_nonnull(strstr(text, "value 5 | 2"));
+        char few[8];
+        ck_assert_uint_eq(ppl_format_shapes(t, few, sizeof few), n);
+        ck_assert_uint_eq(strlen(few), 7);
+    }
+}
+END_TEST
+
+Suite *suite_ppl(void)
+{
+    Suite *s = suite_create("ppl");
+    TCase *t = tcase_create("ppl");
+    tcase_add_checked_fixture(t, begin, end);
+    tcase_add_test(t, handlers_run_inside_out_and_back);
+    tcase_add_test(t, stop_hides_from_those_outside);
+    tcase_add_test(t, return_unwinds);
+    tcase_add_test(t, a_handler_is_installed_once);
+    tcase_add_test(t, order_of_parameters_and_plates);
+    tcase_add_test(t, trace_and_replay);
+    tcase_add_test(t, condition_wins_over_obs_and_replay);
+    tcase_add_test(t, replay_leaves_observed_sites_and_refuses_observed_traces);
+    tcase_add_test(t, uncondition_draws);
+    tcase_add_test(t, block_combinations);
+    tcase_add_test(t, do_keeps_the_site_and_changes_what_follows);
+    tcase_add_test(t, substitute_and_lift);
+    tcase_add_test(t, scope_scale_mask_infer);
+    tcase_add_test(t, factor_and_deterministic);
+    tcase_add_test(t, observation_masks);
+    tcase_add_test(t, plates_expand_and_claim_dimensions);
+    tcase_add_test(t, plates_may_come_back);
+    tcase_add_test(t, subsampling);
+    tcase_add_test(t, sequential_plates);
+    tcase_add_test(t, parameters_live_on);
+    tcase_add_test(t, initial_values_depend_on_seed_and_name);
+    tcase_add_test(t, a_later_visit_must_agree);
+    tcase_add_test(t, rows_of_a_parameter_in_a_plate);
+    tcase_add_test(t, names_are_one_space);
+    tcase_add_test(t, shape_table);
+    suite_add_tcase(s, t);
+    return s;
+}

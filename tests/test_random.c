@@ -1,0 +1,364 @@
+/* Philox against its authors' vectors, the frozen layout of draws, uniforms and normals against their distributions,
+ * the fills of every instruction set that this machine runs against the elementwise definition, and the keyed
+ * permutation.
+ */
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "autodiff/cpu/random.h"
+#include "autodiff/philox.h"
+#include "tests/math_probe.h"
+#include "tests/test.h"
+
+/* ---- the sets of functions under test ---- */
+
+typedef struct {
+    const char *isa;
+    const draw_probe *probe[2]; /* float, double */
+    void (*uniform32)(float *, int64_t, int64_t, uint64_t, uint32_t, uint32_t, uint32_t);
+    void (*uniform64)(double *, int64_t, int64_t, uint64_t, uint32_t, uint32_t, uint32_t);
+    void (*normal32)(float *, int64_t, int64_t, uint64_t, uint32_t, uint32_t, uint32_t);
+    void (*normal64)(double *, int64_t, int64_t, uint64_t, uint32_t, uint32_t, uint32_t);
+} variant;
+
+#define VARIANT(isa)                                                                                                   \
+    { #isa,                                                                                                            \
+      { &draw_probe_f32_##isa, &draw_probe_f64_##isa },                                                                \
+      fill_uniform_f32_##isa,                                                                                          \
+      fill_uniform_f64_##isa,                                                                                          \
+      fill_normal_f32_##isa,                                                                                           \
+      fill_normal_f64_##isa },
+static const variant all_variants[] = { CPU_FOR_EACH_ISA(VARIANT) };
+
+/* How many of them, from the first, this machine can run */
+static int variants(void)
+{
+#ifdef __x86_64__
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
+        return 1;
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                   __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
+               ? 3
+               : 2;
+#else
+    return 1;
+#endif
+}
+
+enum kind { UNIFORM, NORMAL };
+
+/* Elements [from, to) as doubles, by the fill of a variant. */
+static void fill(const variant *v, int bits, enum kind kind, double *out, int64_t from, int64_t to, uint64_t key,
+                 uint32_t site, uint32_t draw, uint32_t run)
+{
+    if (bits == 64) {
+        (kind == NORMAL ? v->normal64 : v->uniform64)(out, from, to, key, site, draw, run);
+        return;
+    }
+    float *narrow = malloc((size_t)(to - from) * sizeof *narrow + 1);
+    (kind == NORMAL ? v->normal32 : v->uniform32)(narrow, from, to, key, site, draw, run);
+    for (int64_t i = 0; i < to - from; i++)
+        out[i] = narrow[i];
+    free(narrow);
+}
+
+/* ---- Philox ---- */
+
+/* Random123's kat_vectors, philox4x32 with 10 rounds */
+START_TEST(test_known_answers)
+{
+    static const struct {
+        philox_word ctr[4], key[2], out[4];
+    } kat[] = {
+        { { 0, 0, 0, 0 }, { 0, 0 }, { 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8 } },
+        { { 0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff },
+          { 0xffffffff, 0xffffffff },
+          { 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd } },
+        { { 0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344 },
+          { 0xa4093822, 0x299f31d0 },
+          { 0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1 } },
+    };
+    for (int i = 0; i < 3; i++) {
+        philox_word out[4];
+        philox_word4(kat[i].ctr, kat[i].key, out);
+        ck_assert_mem_eq(out, kat[i].out, sizeof out);
+    }
+}
+END_TEST
+
+/* The counter, written out by hand, for a block index beyond 32 bits */
+START_TEST(test_layout)
+{
+    const uint64_t key = 0x0123456789abcdefu;
+    const uint32_t site = 0xdeadbeef, draw = 0xa5b6, run = 0x12345678;
+    const philox_word k[2] = { 0x89abcdef, 0x01234567 };
+    const uint64_t block = 0x7654fedcba98u;
+    philox_word ctr[4] = { 0xfedcba98, 0xa5b67654, site, run }, w[4];
+    philox_word4(ctr, k, w);
+    for (int v = 0; v < variants(); v++) {
+        double out[4];
+        fill(&all_variants[v], 32, UNIFORM, out, (int64_t)(4 * block), (int64_t)(4 * block + 4), key, site, draw, run);
+        for (int i = 0; i < 4; i++)
+            ck_assert_double_eq(out[i], (w[i] >> 9) * 0x1p-23 + 0x1p-24);
+        fill(&all_variants[v], 64, UNIFORM, out, (int64_t)(2 * block), (int64_t)(2 * block + 2), key, site, draw, run);
+        for (int i = 0; i < 2; i++)
+            ck_assert_double_eq(out[i], ((w[2 * i] | (uint64_t)w[2 * i + 1] << 32) >> 12) * 0x1p-52 + 0x1p-53);
+    }
+}
+END_TEST
+
+/* Four normals of one stream, and a digest of 4096, frozen: they must never change. */
+START_TEST(test_frozen)
+{
+    enum { N = 4096 };
+    const uint64_t want_digest[2] = { 0xca5c26ca7c0c99du, 0xb659e1fb29200f0au };
+    static const double want[2][4] = {
+        { 0x1.afbbfp-1, -0x1.ea5568p-2, -0x1.66117ep+0, 0x1.578b0ap-1 },
+        { 0x1.60e8de5a43fd7p+0, 0x1.db45079054b68p-2, 0x1.f554caa2f2a54p-3, 0x1.5a6686255b802p-2 },
+    };
+    uint64_t key = philox_key(2024, 1, 0x500000003u);
+    ck_assert_uint_eq(key, 0xbfcce3d92a9c7891u);
+    for (int v = 0; v < variants(); v++)
+        for (int wide = 0; wide < 2; wide++) {
+            static double z[N];
+            uint64_t digest = 0, word;
+            fill(&all_variants[v], wide ? 64 : 32, NORMAL, z, 1000, 1000 + N, key, 77, 1, 3);
+            ck_assert_mem_eq(z, want[wide], sizeof want[wide]);
+            for (int i = 0; i < N; i++) {
+                memcpy(&word, &z[i], sizeof word);
+                digest = philox_mix(digest ^ word);
+            }
+            ck_assert_uint_eq(digest, want_digest[wide]);
+        }
+}
+END_TEST
+
+/* ---- from bits to reals ---- */
+
+START_TEST(test_open_interval)
+{
+    static const uint64_t words[] = { 0, 1, 511, UINT64_MAX, UINT64_MAX << 9, UINT64_MAX << 12, 1ull << 63 };
+    for (int v = 0; v < variants(); v++)
+        for (int wide = 0; wide < 2; wide++)
+            for (int i = 0; i < 7; i++) {
+                double u = all_variants[v].probe[wide]->uniform_of(words[i]), step = wide ? 0x1p-52 : 0x1p-23;
+                ck_assert_double_ge(u, step / 2);
+                ck_assert_double_le(u, 1 - step / 2);
+            }
+}
+END_TEST
+
+/* Box and Muller from extreme words: finite, bounded, and against libm in double */
+START_TEST(test_box_muller)
+{
+    uint64_t words[40] = { 0,          1,          2,          UINT64_MAX, UINT64_MAX - 1,
+                           1ull << 62, 1ull << 63, 3ull << 62, 1ull << 31, 3ull << 30 };
+    for (int i = 10; i < 40; i++)
+        words[i] = philox_mix((uint64_t)i);
+    for (int v = 0; v < variants(); v++)
+        for (int wide = 0; wide < 2; wide++)
+            for (int i = 0; i < 40; i++)
+                for (int j = 0; j < 40; j++) {
+                    double z[2], a = (double)words[i] + 0.5, b = (double)(words[j] << 2 >> 12), scale = 0x1p-64;
+                    uint64_t q = words[j] >> 62;
+                    if (!wide) {
+                        a = (uint32_t)words[i] + 0.5;
+                        b = (uint32_t)words[j] << 2 >> 9;
+                        q = (uint32_t)words[j] >> 30;
+                        scale = 0x1p-32;
+                    }
+                    all_variants[v].probe[wide]->normals_of(words[i], words[j], z);
+                    double radius = sqrt(-2 * log(fmin(a * scale, 1)));
+                    double angle = acos(-1) / 2 * ((double)q + (b + 0.5) * (wide ? 0x1p-52 : 0x1p-23) - 0.5);
+                    /* a radius near 0 is that of a rounded uniform */
+                    double tolerance = wide ? 3e-14 : 3e-6, loose = wide ? 3e-8 : 5e-4;
+                    tolerance = radius * radius < loose ? loose : tolerance;
+                    ck_assert_double_le(hypot(z[0], z[1]), wide ? 9.5 : 6.8);
+                    ck_assert_double_eq_tol(z[0], radius * cos(angle), tolerance);
+                    ck_assert_double_eq_tol(z[1], radius * sin(angle), tolerance);
+                }
+}
+END_TEST
+
+/* ---- distributions ---- */
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Kolmogorov and Smirnov's sqrt(n) D; x is sorted */
+static double kolmogorov(double *x, int n, enum kind kind)
+{
+    double worst = 0;
+    qsort(x, (size_t)n, sizeof *x, by_value);
+    for (int i = 0; i < n; i++) {
+        double p = kind == NORMAL ? 0.5 * erfc(-x[i] * sqrt(0.5)) : x[i];
+        worst = fmax(worst, fmax(p - (double)i / n, (double)(i + 1) / n - p));
+    }
+    return worst * sqrt(n);
+}
+
+/* Moments within 4.5 standard errors, correlation of neighbours likewise, Kolmogorov-Smirnov at one in ten thousand */
+START_TEST(test_distribution)
+{
+    enum { N = 1 << 18 };
+    const double moments[2][4] = { { 0.5, 1.0 / 3, 0.25, 0.2 }, { 0, 1, 0, 3 } };
+    const double variances[2][4] = { { 1.0 / 12, 4.0 / 45, 9.0 / 112, 16.0 / 225 }, { 1, 2, 15, 96 } };
+    const variant *v = &all_variants[variants() - 1];
+    double *x = malloc(N * sizeof *x);
+    for (int bits = 32; bits <= 64; bits += 32)
+        for (enum kind kind = UNIFORM; kind <= NORMAL; kind++) {
+            fill(v, bits, kind, x, 0, N, philox_key(1, 2, 3), 4, 5, 3);
+            for (int power = 1; power <= 4; power++) {
+                double sum = 0;
+                for (int i = 0; i < N; i++)
+                    sum += pow(x[i], power);
+                double z = (sum / N - moments[kind][power - 1]) / sqrt(variances[kind][power - 1] / N);
+                ck_assert_msg(fabs(z) < 4.5, "f%d kind %d: moment %d is %.1f standard errors off", bits, kind, power,
+                              z);
+            }
+            for (int lag = 1; lag <= 8; lag++) {
+                double mean = moments[kind][0], variance = variances[kind][0], plain = 0, squares = 0;
+                for (int i = 0; i + lag < N; i++) {
+                    double a = x[i] - mean, b = x[i + lag] - mean;
+                    plain += a * b;
+                    squares += (a * a - variance) * (b * b - variance);
+                }
+                double fourth = kind == NORMAL ? 2 : 1.0 / 180;
+                ck_assert_double_le(fabs(plain) / (variance * sqrt(N)), 4.5);
+                ck_assert_double_le(fabs(squares) / (fourth * sqrt(N)), 4.5);
+            }
+            ck_assert_double_le(kolmogorov(x, N, kind), 2.23);
+        }
+    free(x);
+}
+END_TEST
+
+/* Each part of the address changes the draws. */
+START_TEST(test_streams_differ)
+{
+    const uint64_t keys[] = { philox_key(0, 0, 0), philox_key(1, 0, 0), philox_key(0, 1, 0),
+                              philox_key(0, 0, 1ull << 32) };
+    double x[7][64];
+    for (int i = 0; i < 4; i++)
+        fill(&all_variants[0], 64, UNIFORM, x[i], 0, 64, keys[i], 0, 0, 0);
+    fill(&all_variants[0], 64, UNIFORM, x[4], 0, 64, keys[0], 1, 0, 0);
+    fill(&all_variants[0], 64, UNIFORM, x[5], 0, 64, keys[0], 0, 1, 0);
+    fill(&all_variants[0], 64, UNIFORM, x[6], 0, 64, keys[0], 0, 0, 1);
+    for (int i = 0; i < 7; i++)
+        for (int j = 0; j < i; j++)
+            for (int k = 0; k < 64; k++)
+                ck_assert_double_ne(x[i][k], x[j][k]);
+}
+END_TEST
+
+/* ---- the same bits everywhere ---- */
+
+/* Every instruction set and every split of the range against the definition of one element */
+START_TEST(test_same_bits)
+{
+    enum { N = 1200 };
+    const int64_t start = (1ll << 34) - 601; /* the block index passes 2^32 inside */
+    const uint64_t key = philox_key(3, 1, 4);
+    static double want[N], got[N];
+    for (int wide = 0; wide < 2; wide++)
+        for (enum kind kind = UNIFORM; kind <= NORMAL; kind++) {
+            const draw_probe *base = all_variants[0].probe[wide];
+            for (int i = 0; i < N; i++)
+                want[i] = (kind == NORMAL ? base->normal : base->uniform)(key, 9, 2, 6, (uint64_t)(start + i));
+            for (int v = 0; v < variants(); v++) {
+                const draw_probe *p = all_variants[v].probe[wide];
+                for (int i = 0; i < N; i++)
+                    got[i] = (kind == NORMAL ? p->normal : p->uniform)(key, 9, 2, 6, (uint64_t)(start + i));
+                ck_assert_mem_eq(got, want, sizeof got);
+                for (int cut = 0; cut <= N; cut += cut < 300 ? 1 : 97) {
+                    memset(got, 0, sizeof got);
+                    fill(&all_variants[v], wide ? 64 : 32, kind, got, start, start + cut, key, 9, 2, 6);
+                    fill(&all_variants[v], wide ? 64 : 32, kind, got + cut, start + cut, start + N, key, 9, 2, 6);
+                    ck_assert_msg(memcmp(got, want, sizeof got) == 0, "%s f%d kind %d, cut at %d", all_variants[v].isa,
+                                  wide ? 64 : 32, kind, cut);
+                }
+            }
+        }
+}
+END_TEST
+
+/* A fill writes its range and nothing else. */
+START_TEST(test_fill_stays_inside)
+{
+    for (int v = 0; v < variants(); v++)
+        for (int from = 0; from < 9; from++)
+            for (int n = 0; n < 600; n += n < 20 ? 1 : 83) {
+                float *out = malloc(((size_t)n + 2) * sizeof *out);
+                out[0] = out[n + 1] = -77;
+                all_variants[v].normal32(out + 1, from, from + n, 1, 2, 3, 4);
+                ck_assert(out[0] == -77 && out[n + 1] == -77);
+                free(out);
+            }
+}
+END_TEST
+
+/* ---- permutations ---- */
+
+START_TEST(test_permutation)
+{
+    static unsigned char seen[1 << 20];
+    static const int large[] = { 4095, 4096, 4097, 60000, 99991, (1 << 20) - 1, 1 << 20 };
+    for (int k = 0; k < 1000 + 7; k++) {
+        int n = k < 1000 ? k + 1 : large[k - 1000];
+        memset(seen, 0, (size_t)n);
+        int once = 0;
+        for (int i = 0; i < n; i++) {
+            long long to = feistel_permute(philox_mix((uint64_t)n), i, n);
+            once += to >= 0 && to < n && !seen[to]++;
+        }
+        ck_assert_int_eq(once, n);
+    }
+    const long long huge = 1ll << 62;
+    long long last = -1;
+    for (long long i = 0; i < 1000; i++) {
+        long long to = feistel_permute(5, huge - 1 - i, huge);
+        ck_assert(to >= 0 && to < huge && to != last);
+        last = to;
+    }
+}
+END_TEST
+
+/* Over many keys every element goes everywhere alike: chi squared of 7 x 7 cells, 36 degrees of freedom */
+START_TEST(test_permutation_is_fair)
+{
+    enum { N = 7, KEYS = 20000 };
+    int count[N][N] = { { 0 } };
+    double chi = 0;
+    for (int k = 0; k < KEYS; k++)
+        for (int i = 0; i < N; i++)
+            count[i][feistel_permute(philox_key(8, 0, (uint64_t)k << 32), i, N)]++;
+    for (int i = 0; i < N; i++)
+        for (int j = 0; j < N; j++)
+            chi += pow(count[i][j] - KEYS / (double)N, 2) / (KEYS / (double)N);
+    ck_assert_double_le(chi, 75);
+}
+END_TEST
+
+Suite *suite_random(void)
+{
+    Suite *s = suite_create("random");
+    TCase *t = tcase_create("draws");
+    tcase_add_test(t, test_known_answers);
+    tcase_add_test(t, test_layout);
+    tcase_add_test(t, test_frozen);
+    tcase_add_test(t, test_open_interval);
+    tcase_add_test(t, test_box_muller);
+    tcase_add_test(t, test_distribution);
+    tcase_add_test(t, test_streams_differ);
+    tcase_add_test(t, test_same_bits);
+    tcase_add_test(t, test_fill_stays_inside);
+    tcase_add_test(t, test_permutation);
+    tcase_add_test(t, test_permutation_is_fair);
+    suite_add_tcase(s, t);
+    return s;
+}
