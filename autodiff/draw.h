@@ -1,7 +1,7 @@
 /* Uniforms and normals from Philox words, in the precision AD_REAL_BITS; for the kernels of autodiff/cpu/random.c and,
  * as C++, for CUDA sources.  Every operation rounds the same everywhere: +, -, /, sqrt and explicit fused
  * multiply-adds; no product is left for a compiler to contract.  So scalar code, every instruction set and the GPU give
- * the same bits. The constants and widths below are frozen: changing one changes every seeded result.
+ * the same bits.  The constants and widths below are frozen: changing one changes every seeded result.
  */
 #ifndef AD_DRAW_H
 #define AD_DRAW_H
@@ -9,8 +9,8 @@
 #include "autodiff/philox.h"
 #include "autodiff/real.h"
 
-/* Elements per Philox block.  Element i takes word i & 3 in float, and in double the words 2 (i & 1) (low) and the
- * next. */
+/* Elements per Philox block.  Element i takes word i & 3 in float; in double the words 2 (i & 1), the low one, and
+ * 2 (i & 1) + 1. */
 #define DRAW_LANES (128 / AD_REAL_BITS)
 
 /* The bits of each element of a block. */
@@ -44,41 +44,44 @@ REAL_FN real draw_uniform_of(real_bits word)
 #else
 #define DRAW__WORD_ULP R(5.4210108624275222e-20) /* 2^-64 */
 #define DRAW__LN2 R(0.69314718055994531)
-#define DRAW__LOG_POLY(FIRST, NEXT)                                                                                    \
-    FIRST(1.4797435002932493e-1)                                                                                       \
-    NEXT(1.5313888053767505e-1) NEXT(1.8183571383712115e-1) NEXT(2.2222198419202701e-1) NEXT(2.8571428744138776e-1)    \
-        NEXT(3.9999999999405075e-1) NEXT(6.6666666666667363e-1)
-#define DRAW__SIN_POLY(FIRST, NEXT)                                                                                    \
-    FIRST(5.6339361322738390e-8)                                                                                       \
-    NEXT(-3.5986433706134926e-6) NEXT(1.6044115074714991e-4) NEXT(-4.6817541323416189e-3) NEXT(7.9692626246043041e-2)  \
-        NEXT(-6.4596409750624432e-1) NEXT(1.5707963267948966)
-#define DRAW__COS_POLY(FIRST, NEXT)                                                                                    \
-    FIRST(-6.3218014159613899e-9)                                                                                      \
-    NEXT(4.7106148305980864e-7) NEXT(-2.5202036961798195e-5) NEXT(9.1926027421968330e-4) NEXT(-2.0863480763314943e-2)  \
-        NEXT(2.5366950790104691e-1) NEXT(-1.2337005501361698)
+/* clang-format off */
+#define DRAW__LOG_POLY(FIRST, NEXT) \
+    FIRST(1.4797435002932493e-1) NEXT(1.5313888053767505e-1) NEXT(1.8183571383712115e-1) \
+    NEXT(2.2222198419202701e-1) NEXT(2.8571428744138776e-1) NEXT(3.9999999999405075e-1) \
+    NEXT(6.6666666666667363e-1)
+#define DRAW__SIN_POLY(FIRST, NEXT) \
+    FIRST(5.6339361322738390e-8) NEXT(-3.5986433706134926e-6) NEXT(1.6044115074714991e-4) \
+    NEXT(-4.6817541323416189e-3) NEXT(7.9692626246043041e-2) NEXT(-6.4596409750624432e-1) \
+    NEXT(1.5707963267948966)
+#define DRAW__COS_POLY(FIRST, NEXT) \
+    FIRST(-6.3218014159613899e-9) NEXT(4.7106148305980864e-7) NEXT(-2.5202036961798195e-5) \
+    NEXT(9.1926027421968330e-4) NEXT(-2.0863480763314943e-2) NEXT(2.5366950790104691e-1) \
+    NEXT(-1.2337005501361698)
+/* clang-format on */
 #endif
 
-#define DRAW__FIRST(c) R(c);
-#define DRAW__NEXT(c) p = real_fma_exact(p, z, R(c));
+REAL__POLY_FN(draw__log_poly, DRAW__LOG_POLY, REAL__NEXT_EXACT)
+REAL__POLY_FN(draw__sin_poly, DRAW__SIN_POLY, REAL__NEXT_EXACT)
+REAL__POLY_FN(draw__cos_poly, DRAW__COS_POLY, REAL__NEXT_EXACT)
 
 /* log u, 2^-65 <= u <= 1, near enough for a normal; 0 exactly where u is 1 */
 REAL_FN real draw__log(real u)
 {
-    real k, m;
+    real k;
     real_bits shift;
-    m = real__split(u, &k, &shift);
+    real m = real__split(u, &k, &shift);
 #ifdef __CUDACC__
     real s = AD_REAL_BITS == 32 ? (real)__fdiv_rn((float)(m - 1), (float)(m + 1)) : (real)__ddiv_rn(m - 1, m + 1);
 #else
     real s = (m - 1) / (m + 1);
 #endif
-    real z = s * s, p = DRAW__LOG_POLY(DRAW__FIRST, DRAW__NEXT) return real_fma_exact(k, DRAW__LN2,
-                                                                                      real_fma_exact(s * z, p, s + s));
+    real z = s * s;
+    return real_fma_exact(k, DRAW__LN2, real_fma_exact(s * z, draw__log_poly(z), s + s));
 }
 
 /* Two words -> two independent normals (Box and Muller 1958): radius sqrt(-2 log u), u = (a + 1/2) 2^-BITS rounded, in
- * (0, 1]; angle pi/2 (q + v), where the top two bits of b give q and the next MANTISSA give v in (-1/2, 1/2).  |z|
- * < 6.8 (float), 9.5. */
+ * (0, 1]; angle pi/2 (q + v), where the top two bits of b give q and the next MANTISSA give v in (-1/2, 1/2).
+ * |z| < 6.8 in float, 9.5 in double. */
 REAL_FN void draw_normals_of(real_bits a, real_bits b, real *z0, real *z1)
 {
     const int half = AD_REAL_BITS / 2;
@@ -89,13 +92,7 @@ REAL_FN void draw_normals_of(real_bits a, real_bits b, real *z0, real *z1)
     real radius = real_sqrt(-2 * draw__log(real_fma_exact(whole, DRAW__WORD_ULP, DRAW__WORD_ULP / 2)));
 
     real v = (real_from_bits(b << 2 >> (AD_REAL_BITS - REAL__MANTISSA) | REAL__ONE) - R(1.5)) + REAL_EPSILON / 2;
-    real z = v * v, sine, cosine;
-    {
-        real p = DRAW__SIN_POLY(DRAW__FIRST, DRAW__NEXT) sine = v * p;
-    }
-    {
-        real p = DRAW__COS_POLY(DRAW__FIRST, DRAW__NEXT) cosine = real_fma_exact(z, p, 1);
-    }
+    real z = v * v, sine = v * draw__sin_poly(z), cosine = real_fma_exact(z, draw__cos_poly(z), 1);
 
     real_bits q = b >> (AD_REAL_BITS - 2), odd = 0 - (q & 1), swap = (real_to_bits(sine) ^ real_to_bits(cosine)) & odd;
     *z0 = radius * real_from_bits((real_to_bits(cosine) ^ swap) ^ (((q + 1) & 2) << (AD_REAL_BITS - 2)));

@@ -1,14 +1,14 @@
 /* Scalar mathematics of the kernels, in the precision AD_REAL_BITS (32 or 64): branch-free functions that gcc
  * vectorises at -O3 -fno-math-errno -fno-trapping-math.  Included by kernel sources (one object per precision and
- * instruction set) and, as C++, by CUDA sources; needs no header, assumes round-to-nearest, denormals on, and no
- * -ffast-math.
+ * instruction set) and, as C++, by CUDA sources.  Needs no system header; assumes rounding to nearest, denormals on,
+ * no -ffast-math, -ffp-contract=off.
  */
 #ifndef AD_REAL_H
 #define AD_REAL_H
 
 /* Largest errors found, in ulp (float: every 17th of all floats; double: 4e7 arguments of all sizes; against 64 bit
- * long double and, in the tests, 50 digits), and ns per element with AVX-512 / AVX2 / SSE2 on a 2.x GHz Emerald Rapids
- * core:
+ * long double and, in the tests, 50 digits), and ns per element with AVX-512 / AVX2 / SSE2 on a shared core
+ * of an Emerald Rapids Xeon:
  *
  *                  float                          double
  *     exp          0.98   0.34 / 0.6 / 1.5        0.98   0.8 / 1.6 / 4.5
@@ -20,7 +20,7 @@
  *     sigmoid      1.93   0.53 / 1.0 / 3.1        1.94   1.3 / 2.5 / 8.4
  *     softplus     2.08   0.60 / 1.3 / 3.6        1.96   2.2 / 4.3 / 15       log_sigmoid alike; 1.82 and 1.63 with FMA
  *     erf          1.36   0.76 / 1.7 / 4.8        1.36   2.8 / 6.2 / 21
- *     pow          1.13   3.8 / 7.9 / 20          1.13   8.5 / 18 / 54
+ *     pow          1.14   3.8 / 7.9 / 20          1.13   8.5 / 18 / 54
  *     lgamma       2.35   2.2 / 4.1 / 13          2.46   5.9 / 11 / 35        x > 0; x < 0: 4 ulp of max(|y|, 8)
  *     digamma      2.46   1.5 / 2.8 / 8.1         2.5    4.4 / 8.6 / 37       x > 0; x < 0: 8 ulp of max(|y|, 8)
  *     trigamma     2.40   0.8 / 1.6 / 5.8         2.57   2.8 / 5.6 / 28       x > 0; x < 0: 5 ulp
@@ -110,13 +110,17 @@ REAL_FN real real_from_bits(real_bits i)
 
 #include "autodiff/real_tables.h"
 
-/* REAL__POLY_FN(real__exp_poly, REAL_EXP_POLY) defines a function that evaluates that table by Horner's rule. */
-#define REAL__FIRST_(c) R(c);
-#define REAL__NEXT_(c) real__p = real_fma(real__p, real__x, R(c));
-#define REAL__POLY_FN(name, TABLE)                                                                                     \
+/* REAL__POLY_FN(real__exp_poly, REAL_EXP_POLY, REAL__NEXT) defines a function that evaluates that table by Horner's
+ * rule; with REAL__NEXT_EXACT in place of REAL__NEXT it gives the same bits everywhere. */
+#define REAL__FIRST(c) real__p = R(c)
+#define REAL__NEXT(c) ; real__p = real_fma(real__p, real__x, R(c))
+#define REAL__NEXT_EXACT(c) ; real__p = real_fma_exact(real__p, real__x, R(c))
+#define REAL__POLY_FN(name, TABLE, NEXT)                                                                               \
     REAL_FN real name(real real__x)                                                                                    \
     {                                                                                                                  \
-        real real__p = TABLE(REAL__FIRST_, REAL__NEXT_) return real__p;                                                \
+        real real__p;                                                                                                  \
+        TABLE(REAL__FIRST, NEXT);                                                                                      \
+        return real__p;                                                                                                \
     }
 
 /* ---- comparison and rounding ---- */
@@ -200,10 +204,10 @@ REAL_FN real real_rsqrt(real x)
 #define REAL__THIRD2_LOW R(3.7007434154171883e-17)
 #endif
 
-REAL__POLY_FN(real__exp_poly, REAL_EXP_POLY)
-REAL__POLY_FN(real__log_poly, REAL_LOG_POLY)
-REAL__POLY_FN(real__log1p_poly, REAL_LOG1P_POLY)
-REAL__POLY_FN(real__tanh_poly, REAL_TANH_POLY)
+REAL__POLY_FN(real__exp_poly, REAL_EXP_POLY, REAL__NEXT)
+REAL__POLY_FN(real__log_poly, REAL_LOG_POLY, REAL__NEXT)
+REAL__POLY_FN(real__log1p_poly, REAL_LOG1P_POLY, REAL__NEXT)
+REAL__POLY_FN(real__tanh_poly, REAL_TANH_POLY, REAL__NEXT)
 
 /* lo <= x <= hi, NaN stays */
 REAL_FN real real__clamp(real x, real lo, real hi)
@@ -221,8 +225,7 @@ REAL_FN real real__exp_reduce(real x, real_bits *k)
     return real_fma(n, -REAL__LN2_LO, real_fma(n, -REAL__LN2_HI, x));
 }
 
-/* exp(x + low), |low| <= ulp(x), x within EXP_MIN .. EXP_MAX or NaN; 2^n in two factors, so that results may be
- * denormal */
+/* exp(x + low), |low| <= ulp(x), x within EXP_MIN .. EXP_MAX or NaN; 2^n in two factors: results may be denormal */
 REAL_FN real real__exp_sum(real x, real low)
 {
     real_bits k;
@@ -260,8 +263,7 @@ REAL_FN real real_tanh(real x)
     return real_copysign(a < R(0.55) ? inner : outer, x);
 }
 
-/* 1 / (1 + e^-x), relative accuracy in both tails; what d = 1 + e lost is put back, with 1 / d taken as about 1 - e / 2
- */
+/* 1 / (1 + e^-x), accurate in both tails; what d = 1 + e lost is put back, with 1 / d taken as about 1 - e / 2 */
 REAL_FN real real_sigmoid(real x)
 {
     real e = real_exp(-real_abs(x)), d = 1 + e, low = e - (d - 1);
@@ -283,8 +285,8 @@ REAL_FN real real_log_sigmoid(real x)
 
 /* ---- logarithms: x = 2^k m, sqrt(1/2) <= m < sqrt 2; f = m - 1, s = f / (2 + f) (Tang; fdlibm e_log.c) ---- */
 
-/* x > 0, normal: m; *k as a real, *shift = k << MANTISSA.  The exponent e becomes a real as the low bits of 2^MANTISSA
- * + e. */
+/* x > 0, normal: m; *k as a real, *shift = k << MANTISSA.  The exponent e becomes a real in the low bits of
+ * 2^MANTISSA + e. */
 REAL_FN real real__split(real x, real *k, real_bits *shift)
 {
     real_bits e = (real_to_bits(x) + (REAL__ONE - REAL__SQRT_HALF)) >> REAL__MANTISSA;
@@ -331,69 +333,6 @@ REAL_FN real real_logit_clamped(real x)
 {
     real p = real__clamp(x, REAL_EPSILON, 1 - REAL_EPSILON);
     return real_log(p / (1 - p));
-}
-
-/* ---- powers ---- */
-
-/* p = a b rounded; what rounding lost (Dekker 1971 without the instruction) */
-REAL_FN real real__product_low(real a, real b, real p)
-{
-#if REAL_HAS_FMA
-    return real_fma(a, b, -p);
-#else
-    const real split = (real)(((real_bits)1 << (REAL__MANTISSA / 2 + 1)) + 1);
-    real ta = split * a, tb = split * b;
-    real ah = ta - (ta - a), bh = tb - (tb - b), al = a - ah, bl = b - bh;
-    return ((ah * bh - p) + ah * bl + al * bh) + al * bl;
-#endif
-}
-
-/* log x, 0 < x < inf, as hi + *low, relative error about 2^-(MANTISSA + 11): the terms of 2 s + 2/3 s^3 + s^5 P(s^2)
- * in sums and products of two parts, the last one plain */
-REAL_FN real real__log_parts(real x, real *low)
-{
-    const real third2 = R(0.66666666666666666667);
-    real k, tiny = x < REAL__MIN_NORMAL ? R(1.0) : R(0.0);
-    real_bits shift;
-    real f = real__split(tiny > 0 ? x * (4 * REAL__ULP) : x, &k, &shift) - 1;
-    k -= tiny * (REAL__MANTISSA + 2);
-
-    real d = 2 + f, dl = f - (d - 2), inv = 1 / d, s = f * inv, sd = s * d;
-    real sl = (((f - sd) - real__product_low(s, d, sd)) - s * dl) * inv;
-    real z = s * s, zl = real_fma(2 * s, sl, real__product_low(s, s, z));
-    real w = z * third2, wl = real__product_low(z, third2, w) + real_fma(zl, third2, z * REAL__THIRD2_LOW);
-    real q = w * s, ql = real__product_low(w, s, q) + real_fma(w, sl, wl * s);
-    ql = real_fma(z * z, s * real__log_poly(z), ql);
-
-    real head = 2 * s + q, rest = real_fma(2, sl, (2 * s - head) + q) + ql; /* |2 s| >= |q| */
-    real base = k * REAL__LN2_HI, sum = base + head, b = sum - base;
-    rest += (base - (sum - b)) + (head - b);
-    rest = real_fma(k, REAL__LN2_LO, rest);
-    real hi = sum + rest;
-    *low = (sum - hi) + rest;
-    return hi;
-}
-
-/* x^y as C's pow: x < 0 needs an integer y; pow(x, 0) = pow(1, y) = 1 even for NaN */
-REAL_FN real real_pow(real x, real y)
-{
-    real a = real_abs(x), b = real_abs(y), low;
-    real hi = real__log_parts(a > 0 ? a : 1, &low);
-    real limit = REAL__ULP * REAL__ULP; /* |y| beyond it saturates for every x but 1 */
-    real c = real__clamp(y, -limit, limit), e = c * hi, el = real_fma(c, low, real__product_low(c, hi, e));
-    real bounded = real__clamp(e, REAL__EXP_MIN, REAL__EXP_MAX);
-    real p = real__exp_sum(bounded, e == bounded ? el : 0);
-
-    p = a == 0 ? (y < 0 ? REAL_INF : R(0.0)) : p;
-    p = a == REAL_INF ? (y < 0 ? R(0.0) : REAL_INF) : p;
-    real up = b + REAL__ULP;
-    real_bits odd = (b < REAL__ULP ? real_to_bits(up) : real_to_bits(b)) & 1;
-    real whole = b < REAL__ULP ? up - REAL__ULP : b;
-    odd = ((whole == b) & (b < 2 * REAL__ULP)) ? odd : 0;
-    p = real_from_bits(real_to_bits(p) ^ (odd << (AD_REAL_BITS - 1) & real_to_bits(x)));
-    p = ((x < 0) & (a < REAL_INF) & (whole != b)) ? REAL_NAN : p;
-    p = ((x != x) | (y != y)) ? REAL_NAN : p;
-    return ((y == 0) | (x == 1)) ? R(1.0) : p;
 }
 
 #include "autodiff/real_special.h"

@@ -1,22 +1,85 @@
-/* Trigonometric functions, erf and the gamma family for autodiff/real.h, which alone includes this file and whose
+/* Powers, trigonometric functions, erf and the gamma family for autodiff/real.h, which alone includes this file and whose
  * assumptions hold here too.
  */
 #ifndef AD_REAL_SPECIAL_H
 #define AD_REAL_SPECIAL_H
 
-REAL__POLY_FN(real__sin_poly, REAL_SIN_POLY)
-REAL__POLY_FN(real__cos_poly, REAL_COS_POLY)
-REAL__POLY_FN(real__sinpi_poly, REAL_SINPI_POLY)
-REAL__POLY_FN(real__erf_poly, REAL_ERF_POLY)
-REAL__POLY_FN(real__erfc_poly, REAL_ERFC_POLY)
-REAL__POLY_FN(real__lgamma_poly, REAL_LGAMMA_POLY)
-REAL__POLY_FN(real__stirling_poly, REAL_STIRLING_POLY)
-REAL__POLY_FN(real__digamma_poly, REAL_DIGAMMA_POLY)
-REAL__POLY_FN(real__digamma_tail, REAL_DIGAMMA_TAIL_POLY)
-REAL__POLY_FN(real__trigamma_poly, REAL_TRIGAMMA_POLY)
-REAL__POLY_FN(real__trigamma_tail, REAL_TRIGAMMA_TAIL_POLY)
-REAL__POLY_FN(real__tetragamma_poly, REAL_TETRAGAMMA_POLY)
-REAL__POLY_FN(real__tetragamma_tail, REAL_TETRAGAMMA_TAIL_POLY)
+REAL__POLY_FN(real__sin_poly, REAL_SIN_POLY, REAL__NEXT)
+REAL__POLY_FN(real__cos_poly, REAL_COS_POLY, REAL__NEXT)
+REAL__POLY_FN(real__sinpi_poly, REAL_SINPI_POLY, REAL__NEXT)
+REAL__POLY_FN(real__erf_poly, REAL_ERF_POLY, REAL__NEXT)
+REAL__POLY_FN(real__erfc_poly, REAL_ERFC_POLY, REAL__NEXT)
+REAL__POLY_FN(real__lgamma_poly, REAL_LGAMMA_POLY, REAL__NEXT)
+REAL__POLY_FN(real__stirling_poly, REAL_STIRLING_POLY, REAL__NEXT)
+REAL__POLY_FN(real__digamma_poly, REAL_DIGAMMA_POLY, REAL__NEXT)
+REAL__POLY_FN(real__digamma_tail, REAL_DIGAMMA_TAIL_POLY, REAL__NEXT)
+REAL__POLY_FN(real__trigamma_poly, REAL_TRIGAMMA_POLY, REAL__NEXT)
+REAL__POLY_FN(real__trigamma_tail, REAL_TRIGAMMA_TAIL_POLY, REAL__NEXT)
+REAL__POLY_FN(real__tetragamma_poly, REAL_TETRAGAMMA_POLY, REAL__NEXT)
+REAL__POLY_FN(real__tetragamma_tail, REAL_TETRAGAMMA_TAIL_POLY, REAL__NEXT)
+
+/* ---- powers ---- */
+
+/* p = a b rounded; what rounding lost (Dekker 1971 without the instruction) */
+REAL_FN real real__product_low(real a, real b, real p)
+{
+#if REAL_HAS_FMA
+    return real_fma(a, b, -p);
+#else
+    const real split = (real)(((real_bits)1 << (REAL__MANTISSA / 2 + 1)) + 1);
+    real ta = split * a, tb = split * b;
+    real ah = ta - (ta - a), bh = tb - (tb - b), al = a - ah, bl = b - bh;
+    return ((ah * bh - p) + ah * bl + al * bh) + al * bl;
+#endif
+}
+
+/* log x, 0 < x < inf, as hi + *low, relative error about 2^-(MANTISSA + 11): the terms of 2 s + 2/3 s^3 + s^5 P(s^2)
+ * in sums and products of two parts, the last one plain */
+REAL_FN real real__log_parts(real x, real *low)
+{
+    const real third2 = R(0.66666666666666666667);
+    real k, tiny = x < REAL__MIN_NORMAL ? R(1.0) : R(0.0);
+    real_bits shift;
+    real f = real__split(tiny > 0 ? x * (4 * REAL__ULP) : x, &k, &shift) - 1;
+    k -= tiny * (REAL__MANTISSA + 2);
+
+    real d = 2 + f, dl = f - (d - 2), inv = 1 / d, s = f * inv, sd = s * d;
+    real sl = (((f - sd) - real__product_low(s, d, sd)) - s * dl) * inv;
+    real z = s * s, zl = real_fma(2 * s, sl, real__product_low(s, s, z));
+    real w = z * third2, wl = real__product_low(z, third2, w) + real_fma(zl, third2, z * REAL__THIRD2_LOW);
+    real q = w * s, ql = real__product_low(w, s, q) + real_fma(w, sl, wl * s);
+    ql = real_fma(z * z, s * real__log_poly(z), ql);
+
+    real head = 2 * s + q, rest = real_fma(2, sl, (2 * s - head) + q) + ql; /* |2 s| >= |q| */
+    real base = k * REAL__LN2_HI, sum = base + head, b = sum - base;
+    rest += (base - (sum - b)) + (head - b);
+    rest = real_fma(k, REAL__LN2_LO, rest);
+    real hi = sum + rest;
+    *low = (sum - hi) + rest;
+    return hi;
+}
+
+/* x^y as C's pow: x < 0 needs an integer y; pow(x, 0) = pow(1, y) = 1 even for NaN */
+REAL_FN real real_pow(real x, real y)
+{
+    real a = real_abs(x), b = real_abs(y), low;
+    real hi = real__log_parts(a > 0 ? a : 1, &low);
+    real limit = REAL__ULP * REAL__ULP; /* |y| beyond it saturates for every x but 1 */
+    real c = real__clamp(y, -limit, limit), e = c * hi, el = real_fma(c, low, real__product_low(c, hi, e));
+    real bounded = real__clamp(e, REAL__EXP_MIN, REAL__EXP_MAX);
+    real p = real__exp_sum(bounded, e == bounded ? el : 0);
+
+    p = a == 0 ? (y < 0 ? REAL_INF : R(0.0)) : p;
+    p = a == REAL_INF ? (y < 0 ? R(0.0) : REAL_INF) : p;
+    real up = b + REAL__ULP;
+    real_bits odd = (b < REAL__ULP ? real_to_bits(up) : real_to_bits(b)) & 1;
+    real whole = b < REAL__ULP ? up - REAL__ULP : b;
+    odd = ((whole == b) & (b < 2 * REAL__ULP)) ? odd : 0;
+    p = real_from_bits(real_to_bits(p) ^ (odd << (AD_REAL_BITS - 1) & real_to_bits(x)));
+    p = ((x < 0) & (a < REAL_INF) & (whole != b)) ? REAL_NAN : p;
+    p = ((x != x) | (y != y)) ? REAL_NAN : p;
+    return ((y == 0) | (x == 1)) ? R(1.0) : p;
+}
 
 /* ---- sine and cosine: x = q pi/2 + r, |r| <= pi/4 ---- */
 

@@ -12,6 +12,7 @@
 #define PPL_PPL_H
 
 #include "ppl/call.h"
+#include "ppl/density.h"
 #include "ppl/handlers.h"
 #include "ppl/message.h"
 #include "ppl/predictive.h"

@@ -99,9 +99,15 @@ static bool same(const ad_shape *a, const ad_shape *b)
     return a->rank == b->rank && !memcmp(a->dim, b->dim, (size_t)a->rank * sizeof *a->dim);
 }
 
-/* Copies the chosen sites of one run; all their values are computed by the first read's plan and those after it. */
+/* Computes the chosen sites of one run, all by one plan, and copies them. */
 static bool keep(ad_context *c, ppl_predictive *p, const trace *t, int64_t draw)
 {
+    node_id *roots = ad__step_bytes(c, (size_t)(t->n + 1) * sizeof *roots);
+    int n = 0;
+    if (!roots) return false;
+    for (int i = 0; i < t->n; i++)
+        if (wanted(p, t->site[i]) && !ad__tensor(c, t->site[i]->m.value)) roots[n++] = ad__node(c, t->site[i]->m.value, "a site");
+    if (n && !ad__run(c, &(run_request){ .roots = roots, .n_roots = n, .final = true }, NULL)) return false;
     for (int i = 0; i < t->n; i++) {
         const site *s = t->site[i];
         if (!wanted(p, s)) continue;

@@ -92,11 +92,35 @@ static inline void numeric_read(ad_tensor *x, double *out, int64_t n)
     ck_assert_msg(ad_read(x, out, n), "%s", ad_error());
 }
 
-/* ---- gradients of programs ---------------------------------------------------------------------------------------- */
+/* ---- programs and their gradients ---------------------------------------------------------------------------------------- */
 
 /* A program under test: operands x[0..n) -> one value. `what` is the case's own. */
 typedef ad_tensor *numeric_program(ad_tensor *const *x, const void *what);
 enum { NUMERIC_OPERANDS = 8 };
+
+/* The value of a program against `want` of shape `to`, relative to its largest element. */
+static inline void numeric_check_value(const char *name, numeric_program *f, const void *what, const ad_shape *shapes,
+                                       double *const *data, int n, ad_shape to, const double *want, double relative)
+{
+    int64_t size = numeric_size(&to);
+    double *got = malloc((size_t)(size + 1) * sizeof *got), largest = 1e-3;
+    for (int64_t k = 0; k < size; k++)
+        if (isfinite(want[k])) largest = fmax(largest, fabs(want[k]));
+    ad_scope {
+        ad_tensor *x[NUMERIC_OPERANDS];
+        for (int i = 0; i < n; i++) x[i] = ad_from(data[i], shapes[i]);
+        ad_tensor *y = f(x, what);
+        ad_shape s = ad_shape_of(y);
+        ck_assert_msg(ad_ok() && s.rank == to.rank && !memcmp(s.dim, to.dim, (size_t)s.rank * sizeof *s.dim),
+                      "%s: rank %d for %d, or other sizes %s", name, s.rank, to.rank, ad_error());
+        ck_assert_msg(ad_read(y, got, size), "%s: %s", name, ad_error());
+        for (int64_t k = 0; k < size; k++)
+            ck_assert_msg(numeric_close(got[k], want[k], relative, largest), "%s: element %lld is %.17g, not %.17g", name,
+                          (long long)k, got[k], want[k]);
+        for (int i = 0; i < n; i++) ad_free(x[i]);
+    }
+    free(got);
+}
 
 /* sum(f(x) w), w fixed and without symmetry, so that a gradient that lands on the wrong element shows. */
 static inline ad_tensor *numeric_loss(numeric_program *f, ad_tensor *const *x, const void *what)
