@@ -11,7 +11,8 @@
 #include "autodiff/plan.h"
 #include "autodiff/tape.h"
 
-static _Thread_local ad_context *current __attribute__((tls_model("initial-exec")));
+_Thread_local ad_context *ad__thread_context;
+#define current ad__thread_context
 static pthread_key_t exit_key; /* frees a thread's default context when the thread ends */
 static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
 
@@ -241,6 +242,8 @@ ad_context *ad_context_new(const ad_options *options)
     c->max_plans = o->max_plans > 0 ? o->max_plans : 64;
     c->free_tensor = -1;
     c->passes = ~0u;
+    memset(c->broadcast, 0xff, sizeof c->broadcast);
+    ad__shape(c, &(ad_shape){ .rank = 0 }); /* shape 0 is the scalar's */
     if (!ad__backend_start(c, o->device)) { /* keeps its error: every call on this context tells it */
         c->backend = NULL;
     }
@@ -270,9 +273,8 @@ void ad_context_free(ad_context *c)
     c->allocator.allocate(c->allocator.user, c, 0);
 }
 
-ad_context *ad__current(void)
+ad_context *ad__default_context(void)
 {
-    if (current) return current;
     pthread_once(&exit_once, make_exit_key);
     current = ad_context_new(NULL);
     pthread_setspecific(exit_key, current);

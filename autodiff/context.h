@@ -55,7 +55,6 @@ typedef struct shape_info {
 } shape_info;
 enum { SHAPE_PAGE = 64 };
 int32_t ad__shape(ad_context *c, const ad_shape *s); /* id of an equal shape; -1 after an error */
-const shape_info *ad__shape_info(ad_context *c, int32_t id);
 /* NumPy's broadcasting; false when they do not fit (no error reported). */
 bool ad__broadcast(const ad_shape *a, const ad_shape *b, ad_shape *out);
 /* "(3, 4)" in one of a few rotating buffers of the context. */
@@ -127,6 +126,7 @@ struct ad_context {
     int64_t n_shape_slots;
     char shape_text[4][256];
     int shape_text_next;
+    struct { int32_t a, b, joint; } broadcast[64]; /* what pairs of shapes broadcast to, found before */
 
     tensor *tensors;
     int64_t n_tensors, cap_tensors;
@@ -154,7 +154,14 @@ struct ad_context {
     void (*client_free)(ad_context *c, void *client);
 };
 
-ad_context *ad__current(void); /* the thread's context, made if need be; NULL only without memory for it */
+/* The library's one variable: each thread's current context. */
+extern _Thread_local ad_context *ad__thread_context __attribute__((tls_model("initial-exec"), visibility("hidden")));
+ad_context *ad__default_context(void); /* makes the thread's first; NULL without memory for it */
+static inline ad_context *ad__current(void) { return ad__thread_context ? ad__thread_context : ad__default_context(); }
+static inline const shape_info *ad__shape_info(const ad_context *c, int32_t id)
+{
+    return &c->shapes[id / SHAPE_PAGE][id % SHAPE_PAGE];
+}
 static inline bool ad__ok(const ad_context *c) { return c->error_kind == AD_ERROR_NONE; }
 static inline size_t ad__dtype_bytes(const ad_context *c, int dtype)
 {

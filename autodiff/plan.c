@@ -134,7 +134,7 @@ static bool copy_tape(plan *p, const tape *t, const run_request *r)
     p->input = copy(c, t->input, t->n_inputs, sizeof *t->input);
     p->key_input = copy(c, t->input, p->key_inputs, sizeof *t->input);
     p->attr = copy(c, t->attr, t->n_attrs, sizeof *t->attr);
-    p->place = copy(c, t->place, t->n, sizeof *t->place);
+    p->place = filled(c, t->n, sizeof *t->place, 0);
     p->root = copy(c, r->roots, r->n_roots, sizeof *r->roots);
     p->live = filled(c, t->n, sizeof *p->live, 0);
     p->done = filled(c, t->n, sizeof *p->done, 0);
@@ -147,7 +147,8 @@ static bool copy_tape(plan *p, const tape *t, const run_request *r)
     if (!ad__ok(c)) return false;
     for (int32_t i = 0; i < p->n; i++) {
         p->same[i] = i;
-        p->done[i] = t->place[i].kind != PLACE_NONE;
+        p->place[i] = ad__place(t, i);
+        p->done[i] = p->place[i].kind != PLACE_NONE;
     }
     return true;
 }

@@ -39,7 +39,8 @@ node_id ad__matmul(ad_context *c, node_id a, bool ta, node_id b, bool tb)
     ad_shape sa = ad__shape_of(c, a)->shape, sb = ad__shape_of(c, b)->shape;
     if (sa.rank == 2 && sb.rank == 2) return product(c, a, ta, b, tb);
     if (sb.rank == 2 && !ta) { /* one product over all rows of the stack */
-        int64_t k = sa.dim[sa.rank - 1], m = k ? ad__shape_of(c, a)->size / k : 0;
+        int64_t k = sa.dim[sa.rank - 1], m = 1;
+        for (int i = 0; i < sa.rank - 1; i++) m *= sa.dim[i];
         node_id flat = product(c, ad__reshape_to(c, a, ad__shape(c, &AD_SHAPE(m, k))), false, b, tb);
         if (flat < 0) return -1;
         sa.dim[sa.rank - 1] = ad__shape_of(c, flat)->shape.dim[1];

@@ -1,5 +1,5 @@
-/* Powers, trigonometric functions, erf and the gamma family for autodiff/real.h, which alone includes this file and whose
- * assumptions hold here too.
+/* Powers, trigonometric functions, erf and the gamma family for autodiff/real.h, which alone includes this file and
+ * whose assumptions hold here too.
  */
 #ifndef AD_REAL_SPECIAL_H
 #define AD_REAL_SPECIAL_H

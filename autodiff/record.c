@@ -30,9 +30,42 @@ static node_id as_real(ad_context *c, node_id x)
     return n->dtype == AD_REAL ? x : ad__append(c, OP_cast_real, AD_REAL, n->shape, &x, 1, NULL, 0, -1);
 }
 
+/* What two shapes broadcast to, remembered: models ask for the same few pairs at every step. */
+static int32_t joint_shape(ad_context *c, int op, int32_t one, int32_t other)
+{
+    const ad_shape *a = &ad__shape_info(c, one)->shape, *b = &ad__shape_info(c, other)->shape;
+    if (b->rank == 0) return one;
+    if (a->rank == 0) return other;
+    size_t at = ((size_t)one * 31 + (size_t)other) % (sizeof c->broadcast / sizeof *c->broadcast);
+    if (c->broadcast[at].joint >= 0 && c->broadcast[at].a == one && c->broadcast[at].b == other) return c->broadcast[at].joint;
+    ad_shape joint;
+    if (!ad__broadcast(a, b, &joint)) {
+        ad__fail(c, AD_ERROR_SHAPE, "sizes must agree from the right, or be 1", "ad_%s: shapes %s and %s do not broadcast",
+                 names[op], ad__shape_text(c, a), ad__shape_text(c, b));
+        return -1;
+    }
+    int32_t shape = ad__shape(c, &joint);
+    c->broadcast[at].a = one;
+    c->broadcast[at].b = other;
+    c->broadcast[at].joint = shape;
+    return shape;
+}
+
+/* The logit of a sigmoid is its operand: recorded so, since the way through probabilities rounds, costs four
+ * transcendental functions with its gradient, and multiplies 0 by infinity where it saturates. The clamp of the
+ * probability becomes the same clamp of the logit, log((1 - eps) / eps), and gradients are 0 beyond it as before. */
+static node_id logit_of_sigmoid(ad_context *c, node_id probability)
+{
+    double limit = c->precision == AD_DOUBLE ? 36.04365338911715 : 15.942384719848633;
+    node_id logit = ad__inputs(c->tape, probability)[0];
+    return ad__op3(c, OP_clamp, logit, ad__constant(c, -limit), ad__constant(c, limit));
+}
+
 node_id ad__elementwise(ad_context *c, int op, const node_id *inputs)
 {
     int arity = arities[op];
+    if (op == OP_logit_clamped && inputs[0] >= 0 && c->tape->node[inputs[0]].op == OP_sigmoid)
+        return logit_of_sigmoid(c, inputs[0]);
     node_id in[4] = { -1, -1, -1, -1 };
     for (int i = 0; i < arity; i++) {
         if (inputs[i] < 0) return -1;
@@ -42,20 +75,7 @@ node_id ad__elementwise(ad_context *c, int op, const node_id *inputs)
     for (int i = 1; i < arity; i++) {
         int32_t other = c->tape->node[in[i]].shape;
         if (other == shape) continue;
-        const ad_shape *a = &ad__shape_info(c, shape)->shape, *b = &ad__shape_info(c, other)->shape;
-        if (b->rank == 0) continue;
-        if (a->rank == 0) {
-            shape = other;
-            continue;
-        }
-        ad_shape joint;
-        if (!ad__broadcast(a, b, &joint)) {
-            ad__fail(c, AD_ERROR_SHAPE, "sizes must agree from the right, or be 1", "ad_%s: shapes %s and %s do not broadcast",
-                     names[op], ad__shape_text(c, a), ad__shape_text(c, b));
-            return -1;
-        }
-        shape = ad__shape(c, &joint);
-        if (shape < 0) return -1;
+        if ((shape = joint_shape(c, op, shape, other)) < 0) return -1;
     }
     return ad__append(c, op, AD_REAL, shape, in, arity, NULL, 0, -1);
 }
@@ -102,13 +122,18 @@ ad_context *ad__open_context(void)
     return NULL;
 }
 
-static int32_t scalar_shape(ad_context *c) { return ad__shape(c, &(ad_shape){ .rank = 0 }); }
+/* The context's first shape. */
+static int32_t scalar_shape(ad_context *c) { return c->n_shapes ? 0 : ad__shape(c, &(ad_shape){ .rank = 0 }); }
 
 node_id ad__constant(ad_context *c, double value)
 {
+    tape *t = c->tape;
     int64_t bits;
     memcpy(&bits, &value, sizeof bits);
-    return ad__append(c, OP_constant, AD_REAL, scalar_shape(c), NULL, 0, &bits, 1, -1);
+    size_t at = ((uint64_t)bits * 0x9e3779b97f4a7c15u) >> 60;
+    if (t->constant[at].node >= 0 && t->constant[at].bits == bits && ad__ok(c)) return t->constant[at].node;
+    t->constant[at].bits = bits;
+    return t->constant[at].node = ad__append(c, OP_constant, AD_REAL, scalar_shape(c), NULL, 0, &bits, 1, -1);
 }
 
 int32_t ad__bind_scalar(ad_context *c, double value)

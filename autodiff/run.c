@@ -69,6 +69,14 @@ static plan *build(ad_context *c, const run_request *r, uint64_t hash)
     if (!ad__reserve(c, &c->plans, &c->cap_plans, c->n_plans + 1, sizeof *c->plans)) return NULL;
     plan *p = ad__plan_build(c, r, key_nodes, key_inputs, key_attrs, hash);
     /* the tape goes back to what was recorded: a miss and a hit leave it alike */
+    for (int64_t i = key_nodes; i < t->n; i++) {
+        tensor *x = t->node[i].op == OP_state   ? &c->tensors[ad__attrs(t, (node_id)i)[1]]
+                    : t->node[i].op == OP_input ? ad__tensor(c, t->bound[t->node[i].bind])
+                                                : NULL;
+        if (x && x->tape_generation == t->generation && x->node == i) x->tape_generation = ~0u;
+    }
+    for (int i = 0; i < 16; i++)
+        if (t->constant[i].node >= key_nodes) t->constant[i].node = -1;
     t->n = key_nodes;
     t->n_inputs = key_inputs;
     t->n_attrs = key_attrs;
@@ -101,8 +109,10 @@ static bool ensure_block(ad_context *c, tape *t, size_t bytes)
 }
 
 /* Tells the tape where the values of this run lie, for reads and later segments. */
-static void note_places(const plan *p, tape *t, const run_request *r, bool committed)
+static bool note_places(ad_context *c, const plan *p, tape *t, const run_request *r, bool committed)
 {
+    if (!ad__reserve(c, &t->place, &t->cap_place, t->n, sizeof *t->place)) return false;
+    while (t->n_placed < t->n) t->place[t->n_placed++] = (place){ .kind = PLACE_NONE };
     if (!r->final) {
         for (int32_t i = 0; i < t->n; i++) {
             int op = p->node[i].op;
@@ -113,6 +123,7 @@ static void note_places(const plan *p, tape *t, const run_request *r, bool commi
         }
     }
     for (int i = 0; i < r->n_roots; i++) t->place[r->roots[i]] = p->place[ad__plan_source(p, r->roots[i])];
+    return true;
 }
 
 static bool report(ad_context *c, const plan *p, const tape *t, const run_outcome *o)
@@ -126,6 +137,14 @@ static bool report(ad_context *c, const plan *p, const tape *t, const run_outcom
     ad__fail(c, AD_ERROR_SUPPORT, NULL, "%s%s%sad_%s: index %lld is outside [0, %lld)", n->site < 0 ? "" : "site \"",
              n->site < 0 ? "" : ad__name_text(c, n->site), n->site < 0 ? "" : "\": ", ad__op_name(n->op),
              (long long)o->bad_value, (long long)plan_attrs(p, o->bad_index)[2]);
+    return false;
+}
+
+/* Whether the plan reads the bound input of a slot. */
+static bool needs_bound(const plan *p, int32_t slot)
+{
+    for (int32_t i = 0; i < p->n; i++)
+        if (p->live[i] && p->node[i].op == OP_input && p->node[i].bind == slot) return true;
     return false;
 }
 
@@ -157,14 +176,21 @@ bool ad__run(ad_context *c, const run_request *r, bool *finite)
     c->counters.steps = (uint64_t)p->n_items;
     if (!ensure_block(c, t, p->block_bytes)) return false;
     if (!ad__reserve(c, &t->bound_data, &t->cap_bound_data, t->n_bound, sizeof *t->bound_data)) return false;
-    for (int64_t i = 0; i < t->n_bound; i++) t->bound_data[i] = c->tensors[t->bound[i]].data;
+    for (int64_t i = 0; i < t->n_bound; i++) {
+        const tensor *x = ad__tensor(c, t->bound[i]);
+        t->bound_data[i] = x ? x->data : NULL;
+        if (!x && needs_bound(p, (int32_t)i)) {
+            ad__fail(c, AD_ERROR_STALE, "free a tensor after the values made of it are read",
+                     "a tensor was freed before a value that needs it was computed");
+            return false;
+        }
+    }
     run_bind bind = { t->scalar, t->bound_data, t->blocks, t->epoch, t->key, t->run };
     run_outcome o = { .finite = true, .bad_index = -1 };
     if (!c->backend->run(c->backend_state, p->program, &bind, &o) || !report(c, p, t, &o)) return false;
     if (finite) *finite = o.finite;
-    note_places(p, t, r, r->commit && o.finite);
     t->segments++;
-    return true;
+    return note_places(c, p, t, r, r->commit && o.finite);
 }
 
 /* ---- what comes back ------------------------------------------------------------------------------------------------------------ */
@@ -172,16 +198,19 @@ bool ad__run(ad_context *c, const run_request *r, bool *finite)
 bool ad__fetch(ad_context *c, node_id id, void *out, int64_t n)
 {
     const tape *t = c->tape;
-    const place *at = &t->place[id];
+    const place found = ad__place(t, id), *at = &found;
     const node *nd = &t->node[id];
     bool total = nd->op == OP_weighted_total;
     size_t bytes = (size_t)n * (total ? sizeof(double) : ad__dtype_bytes(c, nd->dtype));
     const char *from = NULL;
     if (at->kind == PLACE_BLOCK) from = (const char *)t->blocks[at->index].data + at->offset + (total ? sizeof(double) : 0);
     if (at->kind == PLACE_TENSOR) from = c->tensors[at->index].data;
-    if (at->kind == PLACE_BOUND) from = c->tensors[t->bound[at->index]].data;
+    if (at->kind == PLACE_BOUND) {
+        const tensor *x = ad__tensor(c, t->bound[at->index]);
+        from = x ? x->data : NULL;
+    }
     if (!from) {
-        ad__fail(c, AD_ERROR_STALE, NULL, "a value was fetched that no run computed");
+        ad__fail(c, AD_ERROR_STALE, NULL, "a value was read that no run computed, or whose tensor was freed");
         return false;
     }
     return c->backend->download(c->backend_state, out, from, bytes);
@@ -215,7 +244,7 @@ static bool read_elements(ad_context *c, ad_tensor *x, void *out, ad_source type
         return false;
     }
     if (n == 0) return true;
-    if (id >= 0 && c->tape->place[id].kind == PLACE_NONE &&
+    if (id >= 0 && ad__place(c->tape, id).kind == PLACE_NONE &&
         !ad__run(c, &(run_request){ .roots = &id, .n_roots = 1 }, NULL))
         return false;
     if (id >= 0 && c->tape->node[id].op == OP_weighted_total) {
@@ -311,7 +340,7 @@ static bool guard_values(ad_context *c, void *user)
     node_id *values = ad__step_bytes(c, (size_t)(t->n + 1) * sizeof *values);
     if (!values) return false;
     for (node_id i = 0; i < t->n; i++)
-        if (t->node[i].op == OP_assign && t->place[i].kind == PLACE_NONE) values[n++] = ad__inputs(t, i)[1];
+        if (t->node[i].op == OP_assign && ad__place(t, i).kind == PLACE_NONE) values[n++] = ad__inputs(t, i)[1];
     ad__guard(c, values, n);
     return ad__ok(c);
 }

@@ -65,11 +65,6 @@ int32_t ad__shape(ad_context *c, const ad_shape *s)
     return (int32_t)c->n_shapes++;
 }
 
-const shape_info *ad__shape_info(ad_context *c, int32_t id)
-{
-    return &c->shapes[id / SHAPE_PAGE][id % SHAPE_PAGE];
-}
-
 bool ad__broadcast(const ad_shape *a, const ad_shape *b, ad_shape *out)
 {
     ad_shape r = { .rank = a->rank > b->rank ? a->rank : b->rank };

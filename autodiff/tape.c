@@ -29,6 +29,9 @@ tape *ad__tape_open(ad_context *c, uint64_t stream, uint64_t run)
     c->tape = t;
     c->generation = (c->generation + 1) & HANDLE_GENERATION_MASK;
     t->generation = c->generation;
+    t->tag = (uint32_t)((uintptr_t)handle_make(HANDLE_STEP, t->generation, 0) >> 32);
+    t->n_placed = 0;
+    for (int i = 0; i < 16; i++) t->constant[i].node = -1;
     t->n = t->n_inputs = t->n_attrs = t->n_scalars = t->n_bound = t->n_objects = 0;
     t->segments = 0;
     t->site = -1;
@@ -47,7 +50,7 @@ void ad__tape_close(ad_context *c)
     c->tape = t->outer;
     t->outer = c->spare;
     c->spare = t;
-    t->generation = ~0u; /* no handle has this */
+    t->generation = t->tag = ~0u; /* no handle has these */
 }
 
 void ad__tape_free(ad_context *c, tape *t)
@@ -142,7 +145,7 @@ static node_id record_tensor(ad_context *c, tensor *x, int32_t index)
         id = ad__append(c, OP_state, x->dtype, x->shape, NULL, 0, (int64_t[]){ x->serial, index }, 2, -1);
     } else {
         if (!ad__reserve(c, &t->bound, &t->cap_bound, t->n_bound + 1, sizeof *t->bound)) return -1;
-        t->bound[t->n_bound] = index;
+        t->bound[t->n_bound] = handle_make(HANDLE_PERSISTENT, x->generation, index);
         id = ad__append(c, OP_input, x->dtype, x->shape, NULL, 0, NULL, 0, (int32_t)t->n_bound);
         t->n_bound++;
     }
@@ -151,7 +154,7 @@ static node_id record_tensor(ad_context *c, tensor *x, int32_t index)
     return id;
 }
 
-node_id ad__node(ad_context *c, const ad_tensor *handle, const char *operand)
+node_id ad__node_of(ad_context *c, const ad_tensor *handle, const char *operand)
 {
     if (!ad__ok(c)) return -1;
     tape *t = c->tape;
@@ -182,11 +185,6 @@ node_id ad__node(ad_context *c, const ad_tensor *handle, const char *operand)
     return -1;
 }
 
-ad_tensor *ad__handle(ad_context *c, node_id id)
-{
-    return id < 0 ? AD_NIL : handle_make(HANDLE_STEP, c->tape->generation, id);
-}
-
 /* ---- appending ------------------------------------------------------------------------------------------------------- */
 
 node_id ad__append(ad_context *c, int op, int dtype, int32_t shape, const node_id *inputs, int n_inputs,
@@ -202,23 +200,14 @@ node_id ad__append(ad_context *c, int op, int dtype, int32_t shape, const node_i
     if (t->n == t->cap || t->n_inputs + n_inputs > t->cap_inputs || t->n_attrs + n_attrs > t->cap_attrs) {
         if (!ad__reserve(c, &t->node, &t->cap, t->n + 1, sizeof *t->node) ||
             !ad__reserve(c, &t->where, &t->cap_where, t->cap, sizeof *t->where) ||
-            !ad__reserve(c, &t->place, &t->cap_place, t->cap, sizeof *t->place) ||
             !ad__reserve(c, &t->input, &t->cap_inputs, t->n_inputs + n_inputs, sizeof *t->input) ||
             !ad__reserve(c, &t->attr, &t->cap_attrs, t->n_attrs + n_attrs, sizeof *t->attr))
             return -1;
     }
     node_id id = (node_id)t->n++;
-    t->node[id] = (node){ .op = (uint16_t)op,
-                          .dtype = (uint8_t)dtype,
-                          .n_attrs = (uint8_t)n_attrs,
-                          .shape = shape,
-                          .input = (int32_t)t->n_inputs,
-                          .n_inputs = n_inputs,
-                          .attr = (int32_t)t->n_attrs,
-                          .bind = bind,
-                          .site = t->site };
+    t->node[id] = (node){ (uint16_t)op,      (uint8_t)dtype, (uint8_t)n_attrs,      shape, (int32_t)t->n_inputs,
+                          n_inputs, (int32_t)t->n_attrs, bind, t->site, 0 };
     t->where[id] = (source_line){ c->file, c->line };
-    t->place[id] = (place){ .kind = PLACE_NONE };
     for (int i = 0; i < n_inputs; i++) t->input[t->n_inputs++] = inputs[i];
     for (int i = 0; i < n_attrs; i++) t->attr[t->n_attrs++] = attrs[i];
     return id;

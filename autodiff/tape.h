@@ -54,19 +54,20 @@ typedef struct step_chunk step_chunk; /* of ad__step_bytes */
 struct tape {
     tape *outer; /* the tape this one interrupts, or the next spare */
     uint32_t generation;
+    uint32_t tag; /* the upper half of its handles */
 
     node *node;
     source_line *where; /* of each node; no part of the program */
-    place *place;       /* of each node computed by a run of this tape */
-    int64_t n, cap, cap_where, cap_place;
+    place *place;       /* of the first n_placed nodes: those computed by a run of this tape */
+    int64_t n, cap, cap_where, n_placed, cap_place;
     int32_t *input;
     int64_t n_inputs, cap_inputs;
     int64_t *attr;
     int64_t n_attrs, cap_attrs;
 
-    double *scalar; /* the bind: run-time numbers, and persistent tensors (indices) */
+    double *scalar; /* the bind: run-time numbers, and persistent tensors */
     int64_t n_scalars, cap_scalars;
-    int32_t *bound;
+    ad_tensor **bound; /* handles: a tensor that was freed meanwhile is known by its generation */
     int64_t n_bound, cap_bound;
 
     void **bound_data; /* their memory, for the run */
@@ -79,6 +80,7 @@ struct tape {
     uint32_t run;      /* low half */
     int32_t site;      /* current site, recorded into nodes */
     int32_t draws;     /* anonymous draws so far */
+    struct { int64_t bits; node_id node; } constant[16]; /* recorded last, by bits */
     bool expanding;    /* inside run_request.expand: numbers are structural there */
 
     void **object; /* of ad__object_new */
@@ -93,8 +95,17 @@ void ad__tape_close(ad_context *c);
 void ad__tape_free(ad_context *c, tape *t);
 
 /* The node of an operand on the open tape (persistent tensors are recorded at first sight); -1 after an error. */
-node_id ad__node(ad_context *c, const ad_tensor *handle, const char *operand);
-ad_tensor *ad__handle(ad_context *c, node_id id);
+node_id ad__node_of(ad_context *c, const ad_tensor *handle, const char *operand);
+static inline node_id ad__node(ad_context *c, const ad_tensor *handle, const char *operand)
+{
+    const tape *t = c->tape; /* almost always a value of this tape */
+    if (t && (uintptr_t)handle >> 32 == t->tag && (uintptr_t)handle & 1 && ad__ok(c)) return handle_index(handle);
+    return ad__node_of(c, handle, operand);
+}
+static inline ad_tensor *ad__handle(ad_context *c, node_id id)
+{
+    return id < 0 ? AD_NIL : handle_make(HANDLE_STEP, c->tape->generation, id);
+}
 
 /* Appends a node; -1 after an error. `attrs` are structural. The caller has checked shapes. */
 node_id ad__append(ad_context *c, int op, int dtype, int32_t shape, const node_id *inputs, int n_inputs,
@@ -112,6 +123,8 @@ void ad__guard(ad_context *c, const node_id *x, int n);
 node_id ad__expand_to(ad_context *c, node_id x, int32_t shape);
 node_id ad__sum_to(ad_context *c, node_id x, int32_t shape);
 
+/* Where an earlier run left a node's value. */
+static inline place ad__place(const tape *t, node_id i) { return i < t->n_placed ? t->place[i] : (place){ .kind = PLACE_NONE }; }
 /* Views of a node, for code that walks tapes. */
 static inline const int32_t *ad__inputs(const tape *t, node_id i) { return t->input + t->node[i].input; }
 static inline const int64_t *ad__attrs(const tape *t, node_id i) { return t->attr + t->node[i].attr; }

@@ -26,8 +26,8 @@ typedef struct dist_class dist_class;
 typedef struct dist_object {
     const dist_class *of;
     ad_tensor *parameter[DIST_MAX_PARAMETERS]; /* as given; they broadcast to batch + own event dimensions */
-    ad_shape batch; /* after expand */
-    ad_shape event; /* of the class */
+    const ad_shape *batch; /* after expand; interned: equal shapes have equal addresses */
+    const ad_shape *event; /* of the class; interned */
     int to_event;   /* rightmost dimensions of batch that count as event dimensions */
     ad_tensor *mask; /* or NULL; applies once `mask_event` of those are summed */
     int mask_event;
@@ -49,7 +49,7 @@ struct dist_class {
     int event_dim;           /* dimensions of a draw: those of the shape that parameter 0 ends with */
     bool has_rsample;        /* sample is differentiable in the parameters */
     bool discrete;
-    /* A draw of `shape` = d->batch + d->event; noise must have as many independent cells. */
+    /* A draw of `shape` = *d->batch + *d->event; noise must have as many independent cells. */
     ad_tensor *(*sample)(const dist_object *d, const ad_shape *shape, int draw);
     /* x -> log density, own event dimensions summed; what the parameters' and x's shapes broadcast to is enough. */
     ad_tensor *(*log_prob)(const dist_object *d, ad_tensor *x);

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- values ---------------------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------------------------------------------------ */
 
 static const struct {
     const char *name, *text;
@@ -77,7 +77,7 @@ static bool has_map(const dist_constraint *c)
     return false;
 }
 
-/* ---- membership ---------------------------------------------------------------------------------------------------------- */
+/* ---- membership -------------------------------------------------------------------------------------------------- */
 
 bool dist_constraint_holds(const dist_constraint *c, double x)
 {
@@ -158,7 +158,7 @@ static T stick_unbreaking(T x)
     return (ad_add)((ad_sub)((ad_log)(ad_slice(x, -1, 0, n)), (ad_log)(after)), stick_offsets(n));
 }
 
-/* ---- the maps ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the maps ---------------------------------------------------------------------------------------------------- */
 
 T dist_constrain(const dist_constraint *c, dist_map map, T u)
 {
@@ -237,7 +237,7 @@ bool dist_unconstrained_shape(const dist_constraint *c, dist_map map, ad_shape c
     return true;
 }
 
-/* ---- on numbers ---------------------------------------------------------------------------------------------------------------- */
+/* ---- on numbers -------------------------------------------------------------------------------------------------- */
 
 static double number(const dist_constraint *c, double x)
 {

@@ -12,7 +12,7 @@ static T sample(const dist_object *d, const ad_shape *shape, int draw)
 /* log_density where every component of x equals value, else -inf */
 static T log_prob(const dist_object *d, T x)
 {
-    T off = dist__sum_rightmost((ad_ne)(x, d->parameter[0]), d->event.rank);
+    T off = dist__sum_rightmost((ad_ne)(x, d->parameter[0]), d->event->rank);
     return (ad_where)((ad_eq)(off, k(0)), d->parameter[1], k(-INFINITY));
 }
 

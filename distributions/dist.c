@@ -7,7 +7,7 @@
 
 #define NIL ((distribution *)AD_NIL)
 
-/* ---- handles --------------------------------------------------------------------------------------------------------- */
+/* ---- handles ----------------------------------------------------------------------------------------------------- */
 
 static const dist_object *open_object(ad_context **c, const distribution *d)
 {
@@ -32,64 +32,94 @@ static distribution *keep(ad_context *c, const dist_object *o)
 
 bool dist_is_nil(const distribution *d) { return ad_is_nil((const ad_tensor *)d); }
 
-/* ---- shapes ------------------------------------------------------------------------------------------------------------ */
+/* ---- shapes: interned, so that equal ones have equal addresses; NULL after an error -------------------------------- */
 
-/* Drops the n rightmost dimensions. */
-static ad_shape without_right(ad_shape s, int n)
+static const ad_shape *intern(ad_context *c, const ad_shape *s)
 {
-    s.rank = n < s.rank ? s.rank - n : 0;
-    return s;
+    int32_t id = ad__shape(c, s);
+    return id < 0 ? NULL : &ad__shape_info(c, id)->shape;
 }
 
-/* The n rightmost dimensions. */
-static ad_shape right(const ad_shape *s, int n)
+/* The interned shape of a tensor; NULL, with the error, when it is none. */
+static const ad_shape *shape_of(ad_context *c, T x, const char *what)
 {
-    ad_shape r = { .rank = n < s->rank ? n : s->rank };
-    memcpy(r.dim, s->dim + s->rank - r.rank, (size_t)r.rank * sizeof *r.dim);
-    return r;
+    node_id id = ad__node(c, x, what);
+    return id < 0 ? NULL : &ad__shape_of(c, id)->shape;
+}
+
+/* Dimensions [from, to) */
+static const ad_shape *part(ad_context *c, const ad_shape *s, int from, int to)
+{
+    if (from <= 0 && to == s->rank) return s;
+    ad_shape r = { .rank = to - from };
+    memcpy(r.dim, s->dim + from, (size_t)r.rank * sizeof *r.dim);
+    return intern(c, &r);
+}
+
+/* All but the n rightmost dimensions, and those. */
+static const ad_shape *without_right(ad_context *c, const ad_shape *s, int n)
+{
+    return n < s->rank ? part(c, s, 0, s->rank - n) : part(c, s, 0, 0);
+}
+static const ad_shape *right(ad_context *c, const ad_shape *s, int n)
+{
+    return n < s->rank ? part(c, s, s->rank - n, s->rank) : s;
 }
 
 /* s followed by t; an error when there are too many dimensions. */
-static bool join(ad_context *c, const ad_shape *s, const ad_shape *t, ad_shape *out)
+static const ad_shape *join(ad_context *c, const ad_shape *s, const ad_shape *t)
 {
+    if (!s || !t || t->rank == 0) return t ? s : NULL;
+    if (s->rank == 0) return t;
     if (s->rank + t->rank > AD_MAX_RANK) {
         ad__fail(c, AD_ERROR_SHAPE, NULL, "batch shape %s and event shape %s have more than %d dimensions",
                  ad__shape_text(c, s), ad__shape_text(c, t), AD_MAX_RANK);
-        return false;
+        return NULL;
     }
-    *out = *s;
-    out->rank = s->rank + t->rank;
-    memcpy(out->dim + s->rank, t->dim, (size_t)t->rank * sizeof *t->dim);
-    return true;
+    ad_shape r = *s;
+    r.rank = s->rank + t->rank;
+    memcpy(r.dim + s->rank, t->dim, (size_t)t->rank * sizeof *t->dim);
+    return intern(c, &r);
 }
 
-static bool same(const ad_shape *s, const ad_shape *t)
+/* What two shapes broadcast to; NULL, without an error, when they do not. */
+static const ad_shape *broadcast(ad_context *c, const ad_shape *s, const ad_shape *t)
 {
-    return s->rank == t->rank && !memcmp(s->dim, t->dim, (size_t)s->rank * sizeof *s->dim);
+    ad_shape joint;
+    if (!s || !t) return NULL;
+    if (s == t || t->rank == 0) return s;
+    if (s->rank == 0) return t;
+    return ad__broadcast(s, t, &joint) ? intern(c, &joint) : NULL;
+}
+
+static const ad_shape *batch_of(ad_context *c, const dist_object *o) { return without_right(c, o->batch, o->to_event); }
+static const ad_shape *outer_event_of(ad_context *c, const dist_object *o) { return right(c, o->batch, o->to_event); }
+static const ad_shape *event_of(ad_context *c, const dist_object *o)
+{
+    return o->to_event ? join(c, outer_event_of(c, o), o->event) : o->event;
 }
 
 ad_shape dist_batch_shape(distribution *d)
 {
     ad_context *c;
     const dist_object *o = open_object(&c, d);
-    return o ? without_right(o->batch, o->to_event) : AD_SCALAR;
+    const ad_shape *s = o ? batch_of(c, o) : NULL;
+    return s ? *s : AD_SCALAR;
 }
 
 ad_shape dist_event_shape(distribution *d)
 {
     ad_context *c;
     const dist_object *o = open_object(&c, d);
-    ad_shape s = AD_SCALAR, outer;
-    if (!o) return s;
-    outer = right(&o->batch, o->to_event);
-    return join(c, &outer, &o->event, &s) ? s : AD_SCALAR;
+    const ad_shape *s = o ? event_of(c, o) : NULL;
+    return s ? *s : AD_SCALAR;
 }
 
 int dist_event_dim(distribution *d)
 {
     ad_context *c;
     const dist_object *o = open_object(&c, d);
-    return o ? o->to_event + o->event.rank : 0;
+    return o ? o->to_event + o->event->rank : 0;
 }
 
 const char *dist_name(distribution *d)
@@ -105,13 +135,14 @@ T dist__sum_rightmost(T x, int n)
     return n ? ad_reduce(AD_SUM, x, axes, n, false) : x;
 }
 
-static T expanded(T x, const ad_shape *to)
+T dist__expanded(T x, const ad_shape *to)
 {
-    ad_shape s = ad_shape_of(x);
-    return same(&s, to) ? x : ad_expand(x, *to);
+    ad_context *c = ad__current();
+    const ad_shape *s = c && to ? shape_of(c, x, "a result") : NULL;
+    return !s ? AD_NIL : s == to ? x : ad_expand(x, *to);
 }
 
-/* ---- construction -------------------------------------------------------------------------------------------------------- */
+/* ---- construction ------------------------------------------------------------------------------------------------ */
 
 /* A number that the user wrote (perhaps broadcast) is known now: check it now, where the line is. */
 static bool number_fits(ad_context *c, const dist_class *of, int i, T parameter)
@@ -134,30 +165,32 @@ static bool number_fits(ad_context *c, const dist_class *of, int i, T parameter)
 
 distribution *dist_new(const dist_class *of, T const *parameter, int event_dim)
 {
+    static const ad_shape scalar;
     ad_context *c = ad__current();
     if (!c || !ad__ok(c)) return NIL;
-    dist_object o = { .of = of };
+    dist_object o = { .of = of, .batch = intern(c, &scalar) };
     for (int i = 0; i < of->n_parameters; i++) {
-        if (!number_fits(c, of, i, parameter[i])) return NIL;
-        o.parameter[i] = parameter[i];
-        ad_shape s = ad_shape_of(parameter[i]), batch;
-        int own = of->parameter[i].event_dim == DIST_OWN_EVENT ? event_dim : of->parameter[i].event_dim;
-        if (s.rank < own) {
+        const dist_parameter *info = &of->parameter[i];
+        int own = info->event_dim == DIST_OWN_EVENT ? event_dim : info->event_dim;
+        const ad_shape *s = shape_of(c, parameter[i], info->name), *front = s ? without_right(c, s, own) : NULL;
+        if (!front || !number_fits(c, of, i, parameter[i])) return NIL;
+        if (s->rank < own) {
             ad__fail(c, AD_ERROR_SHAPE, NULL, "%s: %s has shape %s, but one member needs %d dimension%s", of->name,
-                     of->parameter[i].name, ad__shape_text(c, &s), own, own == 1 ? "" : "s");
+                     info->name, ad__shape_text(c, s), own, own == 1 ? "" : "s");
             return NIL;
         }
-        if (i == 0) o.event = right(&s, of->parameter[i].event_dim == DIST_OWN_EVENT ? event_dim : of->event_dim);
-        s = without_right(s, own);
-        if (!ad__broadcast(&o.batch, &s, &batch)) {
+        if (i == 0) o.event = right(c, s, info->event_dim == DIST_OWN_EVENT ? event_dim : of->event_dim);
+        const ad_shape *joint = broadcast(c, o.batch, front);
+        if (!joint) {
             ad__fail(c, AD_ERROR_SHAPE, "sizes must agree from the right, or be 1",
-                     "%s: %s has batch shape %s, which does not broadcast with %s of the parameters before it", of->name,
-                     of->parameter[i].name, ad__shape_text(c, &s), ad__shape_text(c, &o.batch));
+                     "%s: %s has batch shape %s, which does not broadcast with %s of the parameters before it",
+                     of->name, info->name, ad__shape_text(c, front), ad__shape_text(c, o.batch));
             return NIL;
         }
-        o.batch = batch;
+        o.batch = joint;
+        o.parameter[i] = parameter[i];
     }
-    return keep(c, &o);
+    return o.event ? keep(c, &o) : NIL;
 }
 
 distribution *dist_expand(distribution *d, ad_shape batch)
@@ -165,15 +198,16 @@ distribution *dist_expand(distribution *d, ad_shape batch)
     ad_context *c;
     const dist_object *o = open_object(&c, d);
     if (!o) return NIL;
-    dist_object e = *o;
-    ad_shape old = without_right(o->batch, o->to_event), outer = right(&o->batch, o->to_event), joint;
-    if (!ad__broadcast(&old, &batch, &joint) || !same(&joint, &batch)) {
+    const ad_shape *old = batch_of(c, o), *to = intern(c, &batch);
+    if (!to || old == to) return to ? d : NIL;
+    if (broadcast(c, old, to) != to) {
         ad__fail(c, AD_ERROR_SHAPE, NULL, "%s: batch shape %s cannot be expanded to %s", o->of->name,
-                 ad__shape_text(c, &old), ad__shape_text(c, &batch));
+                 ad__shape_text(c, old), ad__shape_text(c, to));
         return NIL;
     }
-    if (same(&old, &batch)) return d;
-    return join(c, &batch, &outer, &e.batch) ? keep(c, &e) : NIL;
+    dist_object e = *o;
+    e.batch = o->to_event ? join(c, to, outer_event_of(c, o)) : to;
+    return e.batch ? keep(c, &e) : NIL;
 }
 
 distribution *dist_to_event(distribution *d, int n)
@@ -182,12 +216,10 @@ distribution *dist_to_event(distribution *d, int n)
     const dist_object *o = open_object(&c, d);
     if (!o || n == 0) return o ? d : NIL;
     dist_object e = *o;
-    int free_dims = o->batch.rank - o->to_event;
-    e.to_event += n == AD_ALL_DIMS ? free_dims : n;
-    if (e.to_event > o->batch.rank) {
-        ad_shape batch = without_right(o->batch, o->to_event);
-        ad__fail(c, AD_ERROR_SHAPE, NULL, "%s: to_event(%d) asks for more dimensions than batch shape %s has", o->of->name,
-                 n, ad__shape_text(c, &batch));
+    e.to_event += n == AD_ALL_DIMS ? o->batch->rank - o->to_event : n;
+    if (e.to_event > o->batch->rank) {
+        ad__fail(c, AD_ERROR_SHAPE, NULL, "%s: to_event(%d) asks for more dimensions than batch shape %s has",
+                 o->of->name, n, ad__shape_text(c, batch_of(c, o)));
         return NIL;
     }
     if (e.to_event < (o->mask ? o->mask_event : 0)) {
@@ -202,26 +234,25 @@ distribution *dist_mask(distribution *d, T mask)
 {
     ad_context *c;
     const dist_object *o = open_object(&c, d);
-    node_id id = o ? ad__node(c, mask, "the mask") : -1;
-    if (id < 0) return NIL;
-    dist_object e = *o;
-    ad_shape batch = without_right(o->batch, o->to_event), outer = right(&o->batch, o->to_event), joint;
-    ad_shape shape = ad_shape_of(mask);
-    if (!ad__broadcast(&batch, &shape, &joint)) {
+    const ad_shape *shape = o ? shape_of(c, mask, "the mask") : NULL, *batch = shape ? batch_of(c, o) : NULL;
+    if (!batch) return NIL;
+    const ad_shape *joint = broadcast(c, batch, shape);
+    if (!joint) {
         ad__fail(c, AD_ERROR_SHAPE, NULL, "%s: a mask of shape %s does not broadcast with batch shape %s", o->of->name,
-                 ad__shape_text(c, &shape), ad__shape_text(c, &batch));
+                 ad__shape_text(c, shape), ad__shape_text(c, batch));
         return NIL;
     }
-    if (!join(c, &joint, &outer, &e.batch)) return NIL;
+    dist_object e = *o;
+    e.batch = o->to_event ? join(c, joint, outer_event_of(c, o)) : joint;
     if (o->mask) { /* a second mask: brought to the first one's dimensions, and both must be on */
-        shape = ad_shape_of(mask);
-        for (int i = o->mask_event; i < o->to_event && shape.rank < AD_MAX_RANK; i++) shape.dim[shape.rank++] = 1;
-        e.mask = (ad_mul)((ad_ne)(o->mask, k(0)), (ad_ne)(ad_reshape(mask, shape), k(0)));
+        ad_shape wide = *shape;
+        for (int i = o->mask_event; i < o->to_event && wide.rank < AD_MAX_RANK; i++) wide.dim[wide.rank++] = 1;
+        e.mask = (ad_mul)((ad_ne)(o->mask, k(0)), (ad_ne)(ad_reshape(mask, wide), k(0)));
     } else {
         e.mask = mask;
         e.mask_event = o->to_event;
     }
-    return keep(c, &e);
+    return e.batch ? keep(c, &e) : NIL;
 }
 
 bool dist_has_rsample(distribution *d)
@@ -241,51 +272,50 @@ distribution *dist_set_rsample(distribution *d, bool on)
     return keep(c, &e);
 }
 
-/* ---- the class's functions ------------------------------------------------------------------------------------------------- */
+/* ---- the class's functions --------------------------------------------------------------------------------------- */
 
 T dist_sample(distribution *d, int draw)
 {
     ad_context *c;
     const dist_object *o = open_object(&c, d);
-    ad_shape shape;
-    if (!o || !join(c, &o->batch, &o->event, &shape)) return AD_NIL;
-    T x = expanded(o->of->sample(o, &shape, draw), &shape);
+    const ad_shape *shape = o ? join(c, o->batch, o->event) : NULL;
+    if (!shape) return AD_NIL;
+    T x = dist__expanded(o->of->sample(o, shape, draw), shape);
     return o->of->has_rsample && o->score ? ad_stop_gradient(x) : x;
 }
 
-static dist_constraint support(const dist_object *o) { return o->of->support_of ? o->of->support_of(o) : o->of->support; }
-
-/* Values must end with the event shape; what is in front must broadcast with the batch shape. */
-static bool value_fits(ad_context *c, const dist_object *o, const ad_shape *value)
+static dist_constraint support(const dist_object *o)
 {
-    ad_shape outer = right(&o->batch, o->to_event), batch = without_right(o->batch, o->to_event), event, got, front, joint;
-    if (!join(c, &outer, &o->event, &event)) return false;
-    got = right(value, event.rank);
-    front = without_right(*value, event.rank);
-    if (same(&got, &event) && ad__broadcast(&front, &batch, &joint)) return true;
+    return o->of->support_of ? o->of->support_of(o) : o->of->support;
+}
+
+/* The shape of elementwise log densities: batch against what stands in front of one draw of the class in value. NULL,
+ * with an error, unless value ends with the event shape and broadcasts with the batch shape. */
+static const ad_shape *value_fits(ad_context *c, const dist_object *o, const ad_shape *value)
+{
+    const ad_shape *event = event_of(c, o), *batch = batch_of(c, o);
+    if (!event || !batch) return NULL;
+    if (right(c, value, event->rank) == event && broadcast(c, without_right(c, value, event->rank), batch))
+        return broadcast(c, without_right(c, value, o->event->rank), o->batch);
     ad__fail(c, AD_ERROR_SHAPE, NULL, "%s has batch shape %s and event shape %s; a value of shape %s does not fit",
-             o->of->name, ad__shape_text(c, &batch), ad__shape_text(c, &event), ad__shape_text(c, value));
-    return false;
+             o->of->name, ad__shape_text(c, batch), ad__shape_text(c, event), ad__shape_text(c, value));
+    return NULL;
 }
 
 T dist_log_prob(distribution *d, T value)
 {
     ad_context *c;
     const dist_object *o = open_object(&c, d);
-    node_id id = o ? ad__node(c, value, "the value of log_prob") : -1;
-    if (id < 0) return AD_NIL;
-    ad_shape shape = ad_shape_of(value), batch;
-    if (!value_fits(c, o, &shape)) return AD_NIL;
-    dist_constraint set = support(o);
+    const ad_shape *shape = o ? shape_of(c, value, "the value of log_prob") : NULL;
+    if (!shape || !(shape = value_fits(c, o, shape))) return AD_NIL;
     T lp = o->of->log_prob(o, value);
-    if (!o->of->any_value && set.kind != DIST_REAL) {
-        T inside = dist__sum_rightmost((ad_sub)(dist_constraint_check(&set, value), k(1)),
-                                       o->event.rank - dist_constraint_event_dim(set.kind));
-        lp = (ad_where)((ad_ge)(inside, k(0)), lp, k(-INFINITY));
+    if (!o->of->any_value && (o->of->support_of || o->of->support.kind != DIST_REAL)) {
+        dist_constraint set = support(o);
+        T outside = (ad_sub)(k(1), dist_constraint_check(&set, value));
+        outside = dist__sum_rightmost(outside, o->event->rank - dist_constraint_event_dim(set.kind));
+        lp = (ad_where)(outside, k(-INFINITY), lp);
     }
-    shape = without_right(shape, o->event.rank);
-    if (!ad__broadcast(&o->batch, &shape, &batch)) return AD_NIL;
-    lp = expanded(lp, &batch);
+    lp = dist__expanded(lp, shape);
     if (!o->mask) return dist__sum_rightmost(lp, o->to_event);
     lp = dist__sum_rightmost(lp, o->mask_event);
     return dist__sum_rightmost((ad_where)(o->mask, lp, k(0)), o->to_event - o->mask_event);
@@ -296,10 +326,10 @@ static T moment(distribution *d, size_t function, const char *what)
     ad_context *c;
     const dist_object *o = open_object(&c, d);
     T (*f)(const dist_object *);
-    ad_shape shape;
-    if (!o || !join(c, &o->batch, &o->event, &shape)) return AD_NIL;
+    const ad_shape *shape = o ? join(c, o->batch, o->event) : NULL;
+    if (!shape) return AD_NIL;
     memcpy(&f, (const char *)o->of + function, sizeof f);
-    if (f) return expanded(f(o), &shape);
+    if (f) return dist__expanded(f(o), shape);
     ad__fail(c, AD_ERROR_ARGUMENT, NULL, "%s has no %s", o->of->name, what);
     return AD_NIL;
 }
@@ -311,12 +341,12 @@ T dist_entropy(distribution *d)
     ad_context *c;
     const dist_object *o = open_object(&c, d);
     if (!o) return AD_NIL;
-    if (o->of->entropy) return dist__sum_rightmost(expanded(o->of->entropy(o), &o->batch), o->to_event);
+    if (o->of->entropy) return dist__sum_rightmost(dist__expanded(o->of->entropy(o), o->batch), o->to_event);
     ad__fail(c, AD_ERROR_ARGUMENT, NULL, "%s has no entropy in closed form", o->of->name);
     return AD_NIL;
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 bool dist_is_discrete(distribution *d)
 {

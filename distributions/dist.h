@@ -45,7 +45,7 @@ AD_API distribution *dist_to_event(distribution *d, int n);
 /* log_prob is 0, with gradient exactly 0, where mask (broadcast to the batch shape) is 0. */
 AD_API distribution *dist_mask(distribution *d, ad_tensor *mask);
 
-/* ---- reading more ------------------------------------------------------------------------------------------------- */
+/* ---- reading more ------------------------------------------------------------------------------------------------ */
 
 /* Entropy in closed form, of the batch shape; an error for a class that does not know it. */
 AD_API ad_tensor *dist_entropy(distribution *d);

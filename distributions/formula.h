@@ -17,6 +17,8 @@ static inline T k(double x) { return ad_constant(x); }
 
 /* x (..., N) -> (...): sums the n rightmost dimensions. */
 T dist__sum_rightmost(T x, int n);
+/* x broadcast to an interned shape. */
+T dist__expanded(T x, const ad_shape *to);
 
 #define DIST(name) extern const dist_class dist__##name;
 #include "distributions/registry.def"

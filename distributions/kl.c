@@ -72,7 +72,7 @@ static divergence *find(const dist_object *p, const dist_object *q)
 }
 
 /* Event dimensions of one draw. */
-static int events(const dist_object *o) { return o->to_event + o->event.rank; }
+static int events(const dist_object *o) { return o->to_event + o->event->rank; }
 
 bool dist_has_kl(distribution *p, distribution *q)
 {
@@ -94,15 +94,13 @@ T dist_kl(distribution *p, distribution *q)
         T x = dist_sample(p, 0);
         return (ad_sub)(dist_log_prob(p, x), dist_log_prob(q, x));
     }
-    ad_shape joint, both;
+    ad_shape joint;
     ad_context *c = ad__current();
-    if (!ad__broadcast(&a->batch, &b->batch, &joint)) {
+    if (!ad__broadcast(a->batch, b->batch, &joint)) {
         ad__fail(c, AD_ERROR_SHAPE, NULL, "KL(%s || %s): shapes %s and %s do not broadcast", a->of->name, b->of->name,
-                 ad__shape_text(c, &a->batch), ad__shape_text(c, &b->batch));
+                 ad__shape_text(c, a->batch), ad__shape_text(c, b->batch));
         return AD_NIL;
     }
-    T kl = find(a, b)(a, b);
-    both = ad_shape_of(kl);
-    if (both.rank != joint.rank || ad_size(kl) != ad__shape_info(c, ad__shape(c, &joint))->size) kl = ad_expand(kl, joint);
+    T kl = dist__expanded(find(a, b)(a, b), &ad__shape_info(c, ad__shape(c, &joint))->shape);
     return dist__sum_rightmost(kl, a->to_event);
 }

@@ -38,7 +38,7 @@ static double fall(int64_t step, void *user)
     return pow(1e-3, (double)step / STEPS);
 }
 
-/* ---- data, the same on every machine -------------------------------------------------------------------------------- */
+/* ---- data, the same on every machine ----------------------------------------------------------------------------- */
 
 static double uniform(uint64_t *state) /* splitmix64 -> (0, 1) */
 {
@@ -62,7 +62,7 @@ static void make_data(double x[ROWS][COLUMNS], double y[ROWS])
     }
 }
 
-/* ---- the exact posterior ------------------------------------------------------------------------------------------------ */
+/* ---- the exact posterior ----------------------------------------------------------------------------------------- */
 
 /* Gauss-Jordan: p (K, K), symmetric and positive definite, becomes its inverse. */
 static void invert(double p[K][K])
@@ -99,7 +99,7 @@ static void exact(double x[ROWS][COLUMNS], const double y[ROWS], double mean[K],
     }
 }
 
-/* ---- the program --------------------------------------------------------------------------------------------------------- */
+/* ---- the program ------------------------------------------------------------------------------------------------- */
 
 static double now(void)
 {

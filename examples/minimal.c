@@ -20,8 +20,8 @@ static void guide(ad_tensor *x)
 int main(void)
 {
     ad_tensor *x = ad_from(((double[]){ 4.1, 5.3, 3.9, 4.7, 5.0 }), AD_SHAPE(5));
-    svi *s = svi_new(model, guide, .args = PPL_ARGS(ad_tensor *), .optim = optim_adam(.lr = 0.02));
-    for (int step = 0; step < 2000; step++) svi_step(s, x);
+    svi *s = svi_new(model, guide, .args = PPL_ARGS(ad_tensor *), .optim = optim_adam(.lr = 0.005));
+    for (int step = 0; step < 4000; step++) svi_step(s, x);
 
     double loc, scale;
     if (!ppl_param_value("loc", &loc, 1) || !ppl_param_value("scale", &scale, 1)) {

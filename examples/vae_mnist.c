@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* ---- options: one row each ------------------------------------------------------------------------------------------ */
+/* ---- options: one row each --------------------------------------------------------------------------------------- */
 
 /* X(field, type, option, argument, standard, its text, least, greatest, help) */
 #define NUMBERS(X)                                                                                                     \
@@ -101,7 +101,7 @@ static const struct argp command = {
            "writes pictures.",
 };
 
-/* ---- failing, told once ----------------------------------------------------------------------------------------------- */
+/* ---- failing, told once ------------------------------------------------------------------------------------------ */
 
 static int failed(const char *what, const char *why, const char *advice)
 {
@@ -112,7 +112,7 @@ static int failed(const char *what, const char *why, const char *advice)
 
 static const char *why_not(svi *s) { return s && *svi_error(s) ? svi_error(s) : ad_error(); }
 
-/* ---- training ------------------------------------------------------------------------------------------------------------ */
+/* ---- training ---------------------------------------------------------------------------------------------------- */
 
 static double now(void)
 {
@@ -164,7 +164,7 @@ static int fit(const options *o, svi *s, vae *v, loader *train, loader *test, FI
     return 0;
 }
 
-/* ---- pictures -------------------------------------------------------------------------------------------------------------- */
+/* ---- pictures ---------------------------------------------------------------------------------------------------- */
 
 enum { DRAWS = 15, PAIRS = 16, PRIOR = 64, MOST = PRIOR };
 typedef struct gallery {
@@ -243,7 +243,7 @@ static int paint_all(gallery *g)
     return paint(g, "prior.png", g->pixels, PRIOR, 8);
 }
 
-/* ---- the program ------------------------------------------------------------------------------------------------------------- */
+/* ---- the program ------------------------------------------------------------------------------------------------- */
 
 static int run(const options *o, const mnist *data)
 {

@@ -109,10 +109,14 @@ void ppl_scope_leave(ppl_scope *s)
 
 void ppl__draw(ad_context *c, ppl_state *st, ppl_message *m)
 {
-    int32_t site = c->tape ? c->tape->site : -1;
-    if (c->tape) c->tape->site = m->id;
+    if (!c->tape) return;
+    int32_t site = c->tape->site;
+    error_frame where = { .outer = c->frame, .kind = "site", .name = m->name };
+    c->frame = &where;
+    c->tape->site = m->id;
     m->value = dist_sample(m->fn, st->particle);
-    if (c->tape) c->tape->site = site;
+    c->tape->site = site;
+    c->frame = where.outer;
 }
 
 static void settle(ad_context *c, ppl_state *st, ppl_message *m)

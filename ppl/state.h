@@ -127,6 +127,8 @@ trace *ppl__run(ad_context *c, ppl_call *call, ppl_function f, const char *what,
                 const ppl_plate_args *around);
 /* log p of a site's value, masked but not scaled; checks its shape against the plates. AD_NIL after an error. */
 ad_tensor *ppl__score(ad_context *c, site *s);
+/* Errors until c->frame is set back are told of this site, its plates and its line; room for PPL_MAX_FRAMES + 1 frames. */
+void ppl__stand_at(ad_context *c, const site *s, error_frame *frames);
 static inline bool ppl__scored(const site *s) { return s->m.type == PPL_SAMPLE && !s->m.infer.deterministic; }
 static inline bool ppl__latent(const site *s) { return ppl__scored(s) && !s->m.is_observed; }
 void ppl__at(ad_context *c, ppl_source at);

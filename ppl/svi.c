@@ -227,12 +227,14 @@ static void blame(ad_context *c, step *p)
             double sum = ad_item(ad_sum(s->log_prob));
             if (isfinite(sum)) continue;
             bool legal = ad_item(ad_sum(ad_sub(1, dist_check(s->m.fn, s->m.value)))) == 0;
-            ppl__at(c, s->m.at);
+            error_frame frames[PPL_MAX_FRAMES + 1], *around = c->frame;
+            ppl__stand_at(c, s, frames);
             ad__fail(c, AD_ERROR_NONFINITE,
                      legal ? NULL : "constrain the parameters behind it, as in .constraint = dist_positive()",
                      "Encountered %s: loss; the %s's site \"%s\" (%s) has log-density %g%s", isnan(sum) ? "NaN" : "inf",
                      i % 2 ? "model" : "guide", s->m.name, dist_name(s->m.fn), sum,
                      legal ? "" : ": a parameter of it, or its value, is outside what the distribution allows");
+            c->frame = around;
             return;
         }
     }

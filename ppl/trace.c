@@ -102,7 +102,6 @@ static bool check_shape(ad_context *c, const site *s, ad_tensor *log_prob)
     }
     if (fits || !ad__ok(c)) return fits;
     for (int i = 0; i < want.rank; i++) want.dim[i] = size[want.rank - 1 - i];
-    ppl__at(c, s->m.at);
     ad__fail(c, AD_ERROR_SHAPE,
              "Try one of the following fixes:\n"
              "    - enclose the batched tensor in a ppl_plate (...) scope\n"
@@ -113,16 +112,30 @@ static bool check_shape(ad_context *c, const site *s, ad_tensor *log_prob)
     return false;
 }
 
+void ppl__stand_at(ad_context *c, const site *s, error_frame *frames)
+{
+    error_frame *outer = c->frame;
+    for (int i = 0; i < s->m.n_frames; i++, outer = c->frame) {
+        frames[i] = (error_frame){ .outer = outer, .kind = "plate", .name = s->m.frame[i]->name };
+        c->frame = &frames[i];
+    }
+    frames[s->m.n_frames] = (error_frame){ .outer = outer, .kind = "site", .name = s->m.name };
+    c->frame = &frames[s->m.n_frames];
+    ppl__at(c, s->m.at);
+}
+
 ad_tensor *ppl__score(ad_context *c, site *s)
 {
     if (s->log_prob) return s->log_prob;
     int32_t outer = c->tape->site;
+    error_frame frames[PPL_MAX_FRAMES + 1], *around = c->frame;
+    ppl__stand_at(c, s, frames);
     c->tape->site = s->m.id;
-    ppl__at(c, s->m.at);
     ad_tensor *lp = s->unmasked = dist_log_prob(s->m.fn, s->m.value);
     if (s->m.mask) lp = ad_where(s->m.mask, lp, ad_constant(0));
     bool fits = ad__ok(c) && check_shape(c, s, lp);
     c->tape->site = outer;
+    c->frame = around;
     return s->log_prob = fits ? lp : AD_NIL;
 }
 

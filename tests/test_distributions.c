@@ -44,7 +44,7 @@ static void close_to(double got, double want, double tolerance, const golden *g,
                   g->parameter[0][0], g->parameter[1][0], g->value, what, got, want);
 }
 
-/* ---- objects from cases ---------------------------------------------------------------------------------------------- */
+/* ---- objects from cases ------------------------------------------------------------------------------------------ */
 
 /* Persistent tensors of the parameters, so that nothing is known while recording. */
 typedef struct made {
@@ -79,7 +79,7 @@ static double log_prob_at(const dist_class *of, const golden *g, double x)
     return lp;
 }
 
-/* Calls f for every case of the i-th class; a class without cases fails. Deltas have no density: test_shapes.c has them. */
+/* Calls f for every case of the i-th class; a class without cases fails. Deltas have no density: test_dist.c has them. */
 static void each_case(int i, void (*f)(const dist_class *of, const golden *g))
 {
     const dist_class *of = dist_class_at(i);
@@ -96,7 +96,7 @@ static bool first_value(const golden *g) /* once for each set of parameters */
     return g == cases || strcmp(g[-1].name, g->name) || memcmp(g[-1].parameter, g->parameter, sizeof g->parameter);
 }
 
-/* ---- reference values -------------------------------------------------------------------------------------------------- */
+/* ---- reference values -------------------------------------------------------------------------------------------- */
 
 static double reference_tolerance;
 static void reference(const dist_class *of, const golden *g)
@@ -129,7 +129,7 @@ START_TEST(reference_values)
 }
 END_TEST
 
-/* ---- gradients ------------------------------------------------------------------------------------------------------------ */
+/* ---- gradients --------------------------------------------------------------------------------------------------- */
 
 static void gradients(const dist_class *of, const golden *g)
 {
@@ -166,7 +166,7 @@ static void gradients(const dist_class *of, const golden *g)
 START_TEST(gradients_of_log_prob) { each_case(_i, gradients); }
 END_TEST
 
-/* ---- normalisation, moments, entropy and sampler by one table of the distribution ------------------------------------------ */
+/* ---- normalisation, moments, entropy and sampler by one table of the distribution -------------------------------- */
 
 /* Points x with weights w such that sum_i w_i f(x_i) is the integral (or sum) of f over the support: all integers of a
  * discrete one that matter; else the trapezoidal rule in the unconstrained u, u = sinh(v) where that is x itself. */
@@ -261,36 +261,36 @@ static void draw(const dist_class *of, const golden *g)
     }
 }
 
-static void sampler(const dist_class *of, const golden *g)
+/* Chi-squared over the values expected at least five times, the others together. */
+static void fits_masses(const golden *g)
+{
+    double chi = 0, rest = 0, seen_rest = 0;
+    int degrees = -1;
+    for (int k = 0; k < DRAWS; k++) ck_assert_msg(draws[k] == floor(draws[k]) && draws[k] >= 0, "%g", draws[k]);
+    for (int i = 0; i <= n_points; i++) {
+        double expected = rest, seen = seen_rest;
+        if (i < n_points) {
+            expected = DRAWS * density[i];
+            seen = 0;
+            for (int k = 0; k < DRAWS; k++) seen += draws[k] == points[i];
+            if (expected < 5) {
+                rest += expected;
+                seen_rest += seen;
+                continue;
+            }
+        }
+        if (expected < 1e-3) continue;
+        chi += (seen - expected) * (seen - expected) / expected;
+        degrees++;
+    }
+    if (degrees > 0)
+        ck_assert_msg((chi - degrees) / sqrt(2 * degrees) < 4, "%s: chi2 %g of %d", g->name, chi, degrees);
+}
+
+/* Kolmogorov and Smirnov: P(sqrt(n) D > 1.95) is 1e-3. */
+static void fits_density(const golden *g)
 {
     static double cumulative[MOST_POINTS];
-    if (!first_value(g)) return;
-    ad_scope tabulate(of, g);
-    draw(of, g);
-    if (of->discrete) { /* chi-squared over the values expected at least five times, the others together */
-        double chi = 0, rest = 0, seen_rest = 0;
-        int degrees = -1;
-        for (int i = 0; i <= n_points; i++) {
-            double expected = rest, seen = seen_rest;
-            if (i < n_points) {
-                expected = DRAWS * density[i];
-                seen = 0;
-                for (int k = 0; k < DRAWS; k++) seen += draws[k] == points[i];
-                if (expected < 5) {
-                    rest += expected;
-                    seen_rest += seen;
-                    continue;
-                }
-            }
-            if (expected < 1e-9) continue;
-            chi += (seen - expected) * (seen - expected) / expected;
-            degrees++;
-        }
-        for (int k = 0; k < DRAWS; k++) ck_assert_msg(draws[k] == floor(draws[k]) && draws[k] >= 0, "%g", draws[k]);
-        if (degrees > 0)
-            ck_assert_msg((chi - degrees) / sqrt(2 * degrees) < 4, "%s: chi2 %g of %d", g->name, chi, degrees);
-        return;
-    }
     double sum = 0, distance = 0;
     for (int i = 0; i < n_points; i++) {
         cumulative[i] = sum + 0.5 * weights[i] * density[i];
@@ -301,14 +301,27 @@ static void sampler(const dist_class *of, const golden *g)
         double f = below(draws[k], cumulative);
         distance = fmax(distance, fmax(fabs(f - (double)k / DRAWS), fabs(f - (double)(k + 1) / DRAWS)));
     }
-    /* Kolmogorov: P(sqrt(n) D > 1.95) is 1e-3 */
+    ck_assert_msg(isfinite(draws[0]) && isfinite(draws[DRAWS - 1]), "%s draws from %g to %g", g->name, draws[0],
+                  draws[DRAWS - 1]);
     ck_assert_msg(distance * sqrt(DRAWS) < 1.95, "%s (%g, %g): sqrt(n) D = %g", g->name, g->parameter[0][0],
                   g->parameter[1][0], distance * sqrt(DRAWS));
+}
+
+static void sampler(const dist_class *of, const golden *g)
+{
+    if (!first_value(g)) return;
+    ad_scope tabulate(of, g);
+    for (int wide = 0; wide < 2; wide++) {
+        teardown();
+        use(wide ? AD_DOUBLE : AD_FLOAT);
+        draw(of, g);
+        (of->discrete ? fits_masses : fits_density)(g);
+    }
 }
 START_TEST(sampler_fits) { each_case(_i, sampler); }
 END_TEST
 
-/* ---- the pathwise derivative ---------------------------------------------------------------------------------------------------- */
+/* ---- the pathwise derivative ------------------------------------------------------------------------------------- */
 
 enum { PATHS = 200 };
 
@@ -355,7 +368,7 @@ static void pathwise(const dist_class *of, const golden *g)
 START_TEST(pathwise_derivative) { each_case(_i, pathwise); }
 END_TEST
 
-/* ---- bad parameters, values outside ---------------------------------------------------------------------------------------------- */
+/* ---- bad parameters, values outside ------------------------------------------------------------------------------ */
 
 /* A number outside the constraint, if there is one. */
 static bool outside(const dist_constraint *c, double *x)

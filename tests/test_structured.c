@@ -199,7 +199,9 @@ START_TEST(test_reductions)
     const ad_shape shapes[] = { S(2, 3, 2, 2), S(3, 1, 2, 1), S(1, 1, 1, 1) };
     for (size_t which = 0; which < 3; which++) {
         ad_shape s = shapes[which];
-        double *data = numeric_draws(&state, numeric_size(&s), -2, 2), want[32];
+        int64_t n = numeric_size(&s);
+        double *data = malloc((size_t)n * sizeof *data), want[32];
+        for (int64_t k = 0; k < n; k++) data[k] = -2 + 4.0 * (double)((k * 7 + 3) % n) / (double)n; /* apart: no ties in a stencil */
         for (uint32_t mask = 0; mask < 16; mask++) {
             for (int variant = 0; variant < 2; variant++) {
                 reduction r = { .kind = (ad_reduction)_i, .keep = variant };
@@ -242,7 +244,7 @@ START_TEST(test_large_reductions)
             ad_shape to = naive_reduce(r.kind, &s, cases[i].mask, false, data, want);
             char name[64];
             snprintf(name, sizeof name, "large case %zu, reduction %d", i, kind);
-            numeric_check_value(name, reduce, &r, &s, &data, 1, to, want, _i ? 1e-12 : 2e-6);
+            numeric_check_value(name, reduce, &r, &s, &data, 1, to, want, _i ? 1e-12 : 1e-5);
         }
         free(data);
         free(want);

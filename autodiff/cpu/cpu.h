@@ -94,11 +94,14 @@ typedef struct tile_program {
     int32_t n_spreads, n_memories;
     tile_slot *slot;
     tile_member *member;
-    int16_t *spread_slot, *memory_slot; /* the slots of those kinds */
+    int32_t n_splats, n_bound;
+    int16_t *spread_slot, *memory_slot, *splat_slot, *bound_slot; /* the slots of those kinds */
+    char **at; /* of a program of one tile: where its slots lie, found once for as long as no memory moves */
+    uint64_t epoch;
+    const char *scratch;
 } tile_program;
 enum { TILE_SLOTS = 256 };
 
-chunk_fn cpu_run_tiles;
 /* Each appends the steps of its item; false after an error. */
 bool cpu_lower_tiles(cpu_program *p, const plan_item *item);
 bool cpu_lower_node(cpu_program *p, int32_t node);

@@ -13,7 +13,9 @@
 
 #include "autodiff/draw.h"
 
-enum { TILE = 64, ELEMENTS = TILE * DRAW_LANES }; /* blocks, and elements, of a tile */
+/* Blocks of a tile, of a small one for the few draws of a scalar site, and elements of a tile. */
+enum { TILE = 64, SMALL = 16, ELEMENTS = TILE * DRAW_LANES };
+#define TILED static inline __attribute__((always_inline)) void
 
 typedef struct {
     uint64_t key;
@@ -53,15 +55,15 @@ static inline words multiply(words a, words b)
 #endif
 enum { WIDTH = sizeof(words) / sizeof(uint64_t) };
 
-/* Blocks first .. first + TILE - 1, first a multiple of TILE -> bits[lane][block] */
-static inline void tile_bits(const stream *s, uint64_t first, real_bits (*restrict bits)[TILE])
+/* Blocks first .. first + blocks - 1, first a multiple of TILE -> bits[lane][block] */
+TILED tile_bits(const stream *s, uint64_t first, int blocks, real_bits (*restrict bits)[TILE])
 {
     words index;
     for (int i = 0; i < WIDTH; i++)
         index[i] = first + (uint64_t)i;
     const words zero = index - index, m0 = zero + 0xd2511f53u, m1 = zero + 0xcd9e8d57u;
     const uint64_t high = (first >> 32 & 0xffff) | s->draw << 16;
-    for (int j = 0; j < TILE; j += WIDTH) {
+    for (int j = 0; j < blocks; j += WIDTH) {
         words c0 = index + (uint64_t)j, c1 = zero + high, c2 = zero + s->site, c3 = zero + s->run;
         uint32_t k0 = (uint32_t)s->key, k1 = (uint32_t)(s->key >> 32);
         for (int round = 0; round < 10; round++) {
@@ -84,36 +86,41 @@ static inline void tile_bits(const stream *s, uint64_t first, real_bits (*restri
     }
 }
 
-/* out[ELEMENTS], from block `first` on */
-static void tile_uniform(const stream *s, uint64_t first, real *restrict out)
+/* out[blocks * DRAW_LANES], from block `first` on */
+TILED tile_uniform(const stream *s, uint64_t first, int blocks, real *restrict out)
 {
     real_bits bits[DRAW_LANES][TILE];
-    tile_bits(s, first, bits);
-    for (int j = 0; j < TILE; j++)
+    tile_bits(s, first, blocks, bits);
+    for (int j = 0; j < blocks; j++)
         for (int lane = 0; lane < DRAW_LANES; lane++)
             out[j * DRAW_LANES + lane] = draw_uniform_of(bits[lane][j]);
 }
 
-static void tile_normal(const stream *s, uint64_t first, real *restrict out)
+TILED tile_normal(const stream *s, uint64_t first, int blocks, real *restrict out)
 {
     real_bits bits[DRAW_LANES][TILE];
-    tile_bits(s, first, bits);
-    for (int j = 0; j < TILE; j++)
+    tile_bits(s, first, blocks, bits);
+    for (int j = 0; j < blocks; j++)
         for (int lane = 0; lane < DRAW_LANES; lane += 2)
             draw_normals_of(bits[lane][j], bits[lane + 1][j], &out[j * DRAW_LANES + lane],
                             &out[j * DRAW_LANES + lane + 1]);
 }
 
+static void uniforms(const stream *s, uint64_t first, real *out) { tile_uniform(s, first, TILE, out); }
+static void few_uniforms(const stream *s, uint64_t first, real *out) { tile_uniform(s, first, SMALL, out); }
+static void normals(const stream *s, uint64_t first, real *out) { tile_normal(s, first, TILE, out); }
+static void few_normals(const stream *s, uint64_t first, real *out) { tile_normal(s, first, SMALL, out); }
+
 /* Elements [from, to) by tiles. */
-static inline void fill(void (*tile)(const stream *, uint64_t, real *), const stream *s, real *out, int64_t from,
-                        int64_t to)
+typedef void tile_fn(const stream *, uint64_t, real *);
+static inline void fill(tile_fn *tile, tile_fn *small, const stream *s, real *out, int64_t from, int64_t to)
 {
     real buffer[ELEMENTS];
     for (int64_t start = from - from % ELEMENTS; start < to; start += ELEMENTS) {
         int64_t low = start < from ? from : start, high = start + ELEMENTS < to ? start + ELEMENTS : to;
         bool whole = high - low == ELEMENTS;
         real *into = whole ? out + (low - from) : buffer;
-        tile(s, (uint64_t)start / DRAW_LANES, into);
+        (high - start <= SMALL * DRAW_LANES ? small : tile)(s, (uint64_t)start / DRAW_LANES, into);
         if (!whole)
             memcpy(out + (low - from), buffer + (low - start), (size_t)(high - low) * sizeof(real));
     }
@@ -123,12 +130,12 @@ void CPU_NAME(fill_uniform)(real *out, int64_t from, int64_t to, uint64_t key, u
                             uint32_t run)
 {
     const stream s = { key, site, draw, run };
-    fill(tile_uniform, &s, out, from, to);
+    fill(uniforms, few_uniforms, &s, out, from, to);
 }
 
 void CPU_NAME(fill_normal)(real *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw,
                            uint32_t run)
 {
     const stream s = { key, site, draw, run };
-    fill(tile_normal, &s, out, from, to);
+    fill(normals, few_normals, &s, out, from, to);
 }

@@ -84,37 +84,66 @@ spread cpu_spread_broadcast(const ad_shape *from, const ad_shape *to)
 
 /* ---- running -------------------------------------------------------------------------------------------------------------------- */
 
-void cpu_run_tiles(const void *job, int64_t from, int64_t to, int thread)
+/* Where the slots lie for the tile that starts at element `begin`. */
+static void find_slots(const cpu_step *s, const tile_program *t, char *scratch, int64_t begin, size_t element, char **at)
+{
+    for (int32_t i = 0; i < t->n_slots; i++) {
+        const tile_slot *slot = &t->slot[i];
+        if (slot->kind == SLOT_MEMORY) at[i] = (char *)step_pointer(s, slot->pointer) + (size_t)begin * element;
+        else at[i] = scratch + (size_t)slot->scratch * TILE * element;
+    }
+}
+
+/* Loads the spread operands of elements [i, i + n) and runs the members over them. */
+static inline void run_tile(const cpu_step *s, const tile_program *t, int64_t i, int64_t n, size_t element, char **at)
+{
+    for (int32_t j = 0; j < t->n_spreads; j++) {
+        const tile_slot *slot = &t->slot[t->spread_slot[j]];
+        cpu_spread(slot->spread, element, i, n, step_pointer(s, slot->pointer), at[t->spread_slot[j]]);
+    }
+    const tile_member *end = t->member + t->n_members;
+    for (const tile_member *m = t->member; m < end; m++)
+        m->run(n, at[m->out], at[m->in[0]], at[m->in[1]], at[m->in[2]], at[m->in[3]]);
+}
+
+static void fill_splats(const cpu_step *s, const tile_program *t, int64_t n, char **at)
+{
+    for (int32_t j = 0; j < t->n_splats; j++) {
+        int16_t i = t->splat_slot[j];
+        s->program->state->kernels->splat(n, at[i], step_pointer(s, t->slot[i].pointer));
+    }
+}
+
+/* Programs of one tile: small models are made of them. */
+static void run_single_tile(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    tile_program *t = s->detail;
+    const cpu_state *state = s->program->state;
+    (void)from, (void)to, (void)thread;
+    if (t->epoch != s->program->epoch || t->scratch != state->scratch) {
+        find_slots(s, t, state->scratch, 0, (size_t)state->kernels->bits / 8, t->at);
+        t->epoch = s->program->epoch;
+        t->scratch = state->scratch;
+    }
+    for (int32_t j = 0; j < t->n_bound; j++) t->at[t->bound_slot[j]] = step_pointer(s, t->slot[t->bound_slot[j]].pointer);
+    fill_splats(s, t, t->size, t->at);
+    run_tile(s, t, 0, t->size, (size_t)state->kernels->bits / 8, t->at);
+}
+
+static void run_tiles(const void *job, int64_t from, int64_t to, int thread)
 {
     const cpu_step *s = job;
     const tile_program *t = s->detail;
     const cpu_state *state = s->program->state;
-    const cpu_kernels *k = state->kernels;
-    size_t element = (size_t)k->bits / 8;
-    char *scratch = state->scratch + (size_t)thread * state->scratch_each, *at[TILE_SLOTS];
+    size_t element = (size_t)state->kernels->bits / 8;
+    char *at[TILE_SLOTS];
     int64_t begin = from * CHUNK_TILES * TILE, end = to * CHUNK_TILES * TILE;
     if (end > t->size) end = t->size;
-    int64_t widest = end - begin < TILE ? end - begin : TILE;
-    for (int32_t i = 0; i < t->n_slots; i++) {
-        const tile_slot *slot = &t->slot[i];
-        char *memory = slot->kind == SLOT_SCRATCH ? NULL : step_pointer(s, slot->pointer);
-        if (slot->kind == SLOT_MEMORY) {
-            at[i] = memory + (size_t)begin * element;
-        } else {
-            at[i] = scratch + (size_t)slot->scratch * TILE * element;
-            if (slot->kind == SLOT_SPLAT) k->splat(widest, at[i], memory);
-        }
-    }
+    find_slots(s, t, state->scratch + (size_t)thread * state->scratch_each, begin, element, at);
+    fill_splats(s, t, end - begin < TILE ? end - begin : TILE, at);
     for (int64_t i = begin; i < end; i += TILE) {
-        int64_t n = end - i < TILE ? end - i : TILE;
-        for (int32_t j = 0; j < t->n_spreads; j++) {
-            const tile_slot *slot = &t->slot[t->spread_slot[j]];
-            cpu_spread(slot->spread, element, i, n, step_pointer(s, slot->pointer), at[t->spread_slot[j]]);
-        }
-        for (int32_t j = 0; j < t->n_members; j++) {
-            const tile_member *m = &t->member[j];
-            m->run(n, at[m->out], at[m->in[0]], at[m->in[1]], at[m->in[2]], at[m->in[3]]);
-        }
+        run_tile(s, t, i, end - i < TILE ? end - i : TILE, element, at);
         for (int32_t j = 0; j < t->n_memories; j++) at[t->memory_slot[j]] += (size_t)TILE * element;
     }
 }
@@ -227,7 +256,7 @@ bool cpu_lower_tiles(cpu_program *p, const plan_item *item)
     const plan *pl = p->plan;
     tiler l = { .program = p, .plan = pl, .item = item };
     tile_program *t = l.tiles = cpu_detail(p, sizeof *t);
-    l.step = cpu_step_new(p, cpu_run_tiles, -1);
+    l.step = cpu_step_new(p, run_tiles, -1);
     if (!t || !l.step) return false;
     t->size = ad__shape_info(pl->context, item->shape)->size;
     t->member = cpu_detail(p, (size_t)item->count * sizeof *t->member);
@@ -238,13 +267,21 @@ bool cpu_lower_tiles(cpu_program *p, const plan_item *item)
     for (int32_t a = 0; a < item->count; a++)
         if (!lower_member(&l, a, last)) return false;
     t->n_members = item->count;
-    t->spread_slot = cpu_detail(p, (size_t)t->n_slots * 2 * sizeof *t->spread_slot);
-    if (!t->spread_slot) return false;
+    t->spread_slot = cpu_detail(p, (size_t)t->n_slots * 4 * sizeof *t->spread_slot);
+    t->at = cpu_detail(p, (size_t)t->n_slots * sizeof *t->at);
+    if (!t->spread_slot || !t->at) return false;
     t->memory_slot = t->spread_slot + t->n_slots;
+    t->splat_slot = t->memory_slot + t->n_slots;
+    t->bound_slot = t->splat_slot + t->n_slots;
     for (int16_t i = 0; i < t->n_slots; i++) {
-        if (t->slot[i].kind == SLOT_SPREAD) t->spread_slot[t->n_spreads++] = i;
-        if (t->slot[i].kind == SLOT_MEMORY) t->memory_slot[t->n_memories++] = i;
+        const tile_slot *slot = &t->slot[i];
+        if (slot->kind == SLOT_SPREAD) t->spread_slot[t->n_spreads++] = i;
+        if (slot->kind == SLOT_MEMORY) t->memory_slot[t->n_memories++] = i;
+        if (slot->kind == SLOT_SPLAT) t->splat_slot[t->n_splats++] = i;
+        if (slot->kind == SLOT_MEMORY && p->reference[l.step->pointer + slot->pointer].kind == PLACE_BOUND)
+            t->bound_slot[t->n_bound++] = i;
     }
+    if (t->size <= TILE) l.step->run = run_single_tile;
     l.step->detail = t;
     l.step->node = pl->member[item->first];
     int64_t chunk = CHUNK_TILES * TILE;

@@ -33,7 +33,8 @@ def uniform(low, high, n):
 
 GAMMA = spread(1e-6, 1e5, 12) + uniform(0.5, 3.2, 24) + [1e-30, 0.5, 1.5, 1.46163, 2.4999, 2.5, 3.0, 7.0, 171.5, 1e30]
 BELOW = uniform(-20, 0, 12) + [-1e-6, -0.5, -1.4999, -2.000001, -37.3]
-CIRCLE = uniform(-7, 7, 16) + spread(1e-12, 1e5, 16, True) + [1e-40, 0.7853981, 1.5707963, 3.1415926, 22.0, 355.0, 710.0, 99999.5]
+CIRCLE = uniform(-7, 7, 16) + spread(1e-12, 1e5, 16, True) + [
+    1e-40, 0.7853981, 1.5707963, 3.1415926, 22.0, 355.0, 710.0, 99999.5]
 ALL = lambda near, low, high: uniform(-near, near, 20) + spread(low, high, 10, True)
 
 # name, function, arguments for both precisions, for float alone, for double alone
@@ -44,7 +45,8 @@ ROWS = [
     ("expm1", expm1, ALL(3, 1e-12, 80) + [1e-40, -17.3, -50.0, 0.3466, -0.3466], [88.7], [-36.7, 709.7, -1e-300]),
     ("log", log, uniform(0.5, 2, 20) + spread(1e-37, 1e38, 12) + [1e-40, 0.999999, 1.000001, 0.7071067, 1.4142135],
      [1e-45, 3.4e38], [1e-320, 1e300]),
-    ("log1p", log1p, uniform(-0.999, 3, 24) + spread(1e-12, 1e38, 12) + [-0.9999999, 1e-40, -1e-40, -1e-9, -0.2928, 0.4142],
+    ("log1p", log1p, uniform(-0.999, 3, 24) + spread(1e-12, 1e38, 12) +
+     [-0.9999999, 1e-40, -1e-40, -1e-9, -0.2928, 0.4142],
      [3.4e38], [1e300]),
     ("sin", sin, CIRCLE, [], [3.7e7, 99999999.0]),
     ("cos", cos, CIRCLE, [], [3.7e7, 99999999.0]),
@@ -78,7 +80,8 @@ def cases(name, bits, rows):
 
 
 if __name__ == "__main__":
-    print("/* References for test_math.c: x, y, f(x) or f(x, y).  Written by tests/golden/math_values.py; change that, not this. */")
+    print("/* References for test_math.c: x, y, f(x) or f(x, y).  "
+          "Written by tests/golden/math_values.py; change that, not this. */")
     for bits in (32, 64):
         for name, f, both, single, double in ROWS:
             arguments = [rounded(x, bits) for x in both + (single if bits == 32 else double)]

@@ -32,7 +32,7 @@ static double normal_at(double x, double loc, double scale)
     return -0.5 * (x - loc) * (x - loc) / (scale * scale) - log(scale) - 0.91893853320467274178;
 }
 
-/* ---- shapes ----------------------------------------------------------------------------------------------------------- */
+/* ---- shapes ------------------------------------------------------------------------------------------------------ */
 
 START_TEST(parameters_broadcast)
 {
@@ -53,7 +53,7 @@ START_TEST(parameters_broadcast)
     ad_scope {
         ck_assert(dist_is_nil(dist_normal(ad_zeros(4), ad_ones(3))));
         ERROR_SAYS("normal: scale has batch shape (3,), which does not broadcast with (4,)");
-        ERROR_SAYS("test_shapes.c");
+        ERROR_SAYS("test_dist.c");
     }
     ad_scope {
         dist_categorical(0.5);
@@ -167,7 +167,7 @@ START_TEST(handles_end_with_their_scope)
 }
 END_TEST
 
-/* ---- particulars --------------------------------------------------------------------------------------------------------- */
+/* ---- particulars ------------------------------------------------------------------------------------------------- */
 
 /* PyTorch 1.13: Bernoulli(p).log_prob(x) */
 START_TEST(bernoulli_clamps_as_pytorch)
@@ -233,7 +233,7 @@ START_TEST(categorical_never_draws_the_impossible)
 }
 END_TEST
 
-/* ---- divergences ----------------------------------------------------------------------------------------------------------- */
+/* ---- divergences ------------------------------------------------------------------------------------------------- */
 
 /* E_p[log p - log q] over a grid (or the few values of a discrete one). */
 static double kl_by_sum(distribution *p, distribution *q, double low, double high, int n, double weight)
@@ -288,7 +288,7 @@ START_TEST(divergences_in_closed_form)
 }
 END_TEST
 
-/* ---- constraints -------------------------------------------------------------------------------------------------------------- */
+/* ---- constraints ------------------------------------------------------------------------------------------------- */
 
 static const dist_constraint continuous[] = {
     { .kind = DIST_REAL },          { .kind = DIST_POSITIVE },
@@ -405,6 +405,10 @@ START_TEST(constraints_refuse)
         ck_assert_double_eq(ad_item(dist_constraint_check(&simplex, ad_from(sign, AD_SHAPE(3)))), 0);
         ck_assert(dist_unconstrain_numbers(&simplex, good, u, 3, 3, &bad));
         ck_assert(!dist_unconstrain_numbers(&simplex, sum, u, 3, 3, &bad) && bad == 0);
+        dist_constraint unit = dist_unit_interval(); /* 1 is in it, but nowhere on the line */
+        ck_assert(!dist_unconstrain_numbers(&unit, ((double[]){ 0.5, 1, 0.1 }), u, 3, 1, &bad) && bad == 1);
+        ck_assert(ad_read(dist_constrain(&simplex, DIST_BIJECT_TO, ad_zeros(2)), u, 3));
+        for (int i = 0; i < 3; i++) NEAR(u[i], 1.0 / 3, 1e-15); /* sticks are broken evenly at 0 */
         NO_ERROR();
         dist_interval(3, 2);
         ERROR_SAYS("dist_interval: 3 and 2 bound no interval");
@@ -412,9 +416,9 @@ START_TEST(constraints_refuse)
 }
 END_TEST
 
-Suite *suite_shapes(void)
+Suite *suite_dist(void)
 {
-    Suite *suite = suite_create("shapes");
+    Suite *suite = suite_create("dist");
     TCase *t = tcase_create("distributions");
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, parameters_broadcast);
