@@ -255,6 +255,8 @@ void ad_context_free(ad_context *c)
     if (!c) c = current;
     if (!c) return;
     if (c == current) current = NULL;
+    pthread_once(&exit_once, make_exit_key);
+    if (c == pthread_getspecific(exit_key)) pthread_setspecific(exit_key, NULL);
     if (c->client_free) c->client_free(c, c->client);
     while (c->tape) ad__tape_close(c);
     while (c->spare) {

@@ -115,7 +115,87 @@ static void add_structured(fuser *f, int32_t id)
     new_item(f, id, -1, deepest + 1);
 }
 
-/* Counting sort by depth rank keeps the order of creation within a depth; members become contiguous. */
+/* ---- sinking ------------------------------------------------------------------------------------------------------------- */
+
+/* Who reads each node's memory: edges chained per node. */
+typedef struct readers {
+    int32_t *head;  /* per node: first edge, or -1 */
+    int32_t *after; /* per edge */
+    int32_t *who;   /* per edge: the reading node */
+    int32_t n;
+} readers;
+
+static void find_readers(const plan *p, readers *r)
+{
+    for (int32_t i = 0; i < p->n; i++) {
+        if (p->item_of[i] < 0) continue;
+        const node *n = &p->node[i];
+        for (int j = 0; j < n->n_inputs; j++) {
+            int32_t in = plan_inputs(p, i)[j], from = n->op == OP_expand        ? ad__plan_operand(p, i, NULL)
+                                                      : n->op < N_ELEMENTWISE ? ad__plan_operand(p, in, NULL)
+                                                                              : ad__plan_source(p, in);
+            r->after[r->n] = r->head[from];
+            r->who[r->n] = i;
+            r->head[from] = r->n++;
+        }
+    }
+}
+
+/* The one item besides k that reads what k computes, element by element; -1 where there is none or several. */
+static int32_t only_reader(const fuser *f, const readers *r, int32_t k)
+{
+    const plan *p = f->p;
+    int32_t found = -1;
+    for (int32_t m = p->item[k].first; m >= 0; m = f->next[m]) {
+        if (p->kept[m] & 1) return -1;
+        for (int32_t e = r->head[m]; e >= 0; e = r->after[e]) {
+            int32_t reader = r->who[e], j = p->item_of[reader];
+            if (j == k) continue;
+            if (found >= 0 && j != found) return -1;
+            if (p->node[reader].op >= N_ELEMENTWISE || p->item[j].shape != p->item[k].shape) return -1;
+            for (int i = 0; i < p->node[reader].n_inputs; i++) {
+                int32_t shape;
+                if (ad__plan_operand(p, plan_inputs(p, reader)[i], &shape) == m && shape != p->item[k].shape) return -1;
+            }
+            found = j;
+        }
+    }
+    return found;
+}
+
+/* An item that only one other reads moves into it: joining by depth alone leaves nodes of shallow operands (a weight, an
+ * observation) early and by themselves, and their values would travel through memory. */
+static bool sink_items(fuser *f)
+{
+    plan *p = f->p;
+    size_t edges = (size_t)p->n_inputs + 1, bytes = ((size_t)p->n + 1 + 2 * edges) * sizeof(int32_t);
+    int32_t *memory = ad__allocate(p->context, NULL, bytes);
+    if (!memory) return false;
+    memset(memory, 0xff, bytes);
+    readers r = { memory, memory + p->n + 1, memory + p->n + 1 + edges, 0 };
+    find_readers(p, &r);
+    for (int32_t k = p->n_items - 1; k >= 0; k--) {
+        if (p->item[k].shape < 0) continue;
+        int32_t j = only_reader(f, &r, k);
+        if (j < 0 || p->item[j].count + p->item[k].count > MOST_MEMBERS) continue;
+        if ((p->item[j].depth > GATE) != (p->item[k].depth > GATE)) continue;
+        for (int32_t m = p->item[k].first; m >= 0; m = f->next[m]) p->item_of[m] = j;
+        f->next[f->tail[k]] = p->item[j].first;
+        p->item[j].first = p->item[k].first;
+        p->item[j].count += p->item[k].count;
+        p->item[k].count = 0;
+    }
+    int32_t n = 0;
+    for (int32_t k = 0; k < p->n_items; k++)
+        if (p->item[k].count) p->item[n++] = p->item[k];
+    p->n_items = n;
+    ad__allocate(p->context, memory, 0);
+    return true;
+}
+
+/* ---- order ----------------------------------------------------------------------------------------------------------------- */
+
+/* By depth, keeping the order of creation within one; members become contiguous. */
 static bool order_items(fuser *f)
 {
     plan *p = f->p;
@@ -123,7 +203,6 @@ static bool order_items(fuser *f)
     int32_t n = p->n_items;
     plan_item *sorted = ad__allocate(c, NULL, (size_t)(n + 1) * sizeof *sorted);
     if (!sorted) return false;
-    /* items are few; merge by depth with a stable bottom-up merge sort */
     memcpy(sorted, p->item, (size_t)n * sizeof *sorted);
     plan_item *from = p->item, *to = sorted;
     for (int32_t width = 1; width < n; width *= 2) {
@@ -169,7 +248,7 @@ bool ad__pass_fuse(plan *p)
         if (op < N_ELEMENTWISE) add_elementwise(&f, i);
         else add_structured(&f, i);
     }
-    bool done = order_items(&f);
+    bool done = (!(c->passes & PASS_FUSE) || sink_items(&f)) && order_items(&f);
     ad__allocate(c, memory, 0);
     return done;
 }

@@ -38,6 +38,7 @@ node_id ad__op3(ad_context *c, int op, node_id a, node_id b, node_id d)
 #define le(p, q) ad__op2(context, OP_le, p, q)
 #define gt(p, q) ad__op2(context, OP_gt, p, q)
 #define ge(p, q) ad__op2(context, OP_ge, p, q)
+#define within(p, q, r) ad__op3(context, OP_within, p, q, r)
 #define where(p, q, r) ad__op3(context, OP_where, p, q, r)
 #define fma(p, q, r) ad__op3(context, OP_fma, p, q, r)
 #define k(value) ad__constant(context, value)
@@ -130,7 +131,7 @@ bool ad__gradient(ad_context *c, node_id y, const node_id *x, int n, node_id *ou
     int64_t count = y + 1;
     for (int i = 0; i < n; i++)
         if (x[i] >= count) count = x[i] + 1;
-    node_id *gradient = ad__allocate(c, NULL, (size_t)count * (sizeof *gradient + 1));
+    node_id *gradient = ad__step_bytes(c, (size_t)count * (sizeof *gradient + 1));
     if (!gradient) return false;
     uint8_t *needs = (uint8_t *)(gradient + count);
     memset(gradient, 0xff, (size_t)count * sizeof *gradient);
@@ -161,7 +162,6 @@ bool ad__gradient(ad_context *c, node_id y, const node_id *x, int n, node_id *ou
         c->tape->site = saved_site;
     }
     for (int i = 0; i < n; i++) out[i] = ad__ok(c) ? gradient[x[i]] : -1;
-    ad__allocate(c, gradient, 0);
     return ad__ok(c);
 }
 

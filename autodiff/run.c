@@ -195,13 +195,12 @@ bool ad__run(ad_context *c, const run_request *r, bool *finite)
 
 /* ---- what comes back ------------------------------------------------------------------------------------------------------------ */
 
-bool ad__fetch(ad_context *c, node_id id, void *out, int64_t n)
+/* Where the elements of a computed node lie (of a weighted total: its double); NULL after an error. */
+static const void *value_of(ad_context *c, node_id id)
 {
     const tape *t = c->tape;
     const place found = ad__place(t, id), *at = &found;
-    const node *nd = &t->node[id];
-    bool total = nd->op == OP_weighted_total;
-    size_t bytes = (size_t)n * (total ? sizeof(double) : ad__dtype_bytes(c, nd->dtype));
+    bool total = t->node[id].op == OP_weighted_total;
     const char *from = NULL;
     if (at->kind == PLACE_BLOCK) from = (const char *)t->blocks[at->index].data + at->offset + (total ? sizeof(double) : 0);
     if (at->kind == PLACE_TENSOR) from = c->tensors[at->index].data;
@@ -209,11 +208,16 @@ bool ad__fetch(ad_context *c, node_id id, void *out, int64_t n)
         const tensor *x = ad__tensor(c, t->bound[at->index]);
         from = x ? x->data : NULL;
     }
-    if (!from) {
-        ad__fail(c, AD_ERROR_STALE, NULL, "a value was read that no run computed, or whose tensor was freed");
-        return false;
-    }
-    return c->backend->download(c->backend_state, out, from, bytes);
+    if (!from) ad__fail(c, AD_ERROR_STALE, NULL, "a value was read that no run computed, or whose tensor was freed");
+    return from;
+}
+
+bool ad__fetch(ad_context *c, node_id id, void *out, int64_t n)
+{
+    const node *nd = &c->tape->node[id];
+    const void *from = value_of(c, id);
+    size_t bytes = (size_t)n * (nd->op == OP_weighted_total ? sizeof(double) : ad__dtype_bytes(c, nd->dtype));
+    return from && c->backend->download(c->backend_state, out, from, bytes);
 }
 
 void ad__from_tensor(void *out, ad_source type, const void *in, int dtype, ad_precision precision, int64_t n);
@@ -253,16 +257,18 @@ static bool read_elements(ad_context *c, ad_tensor *x, void *out, ad_source type
         ad__from_tensor(out, type, &total, AD_REAL, AD_DOUBLE, 1);
         return true;
     }
+    bool borrowed = p && p->kind == TENSOR_BORROWED;
+    const void *from = p ? p->data : value_of(c, id);
+    if (!from) return false;
+    const void *host = borrowed ? from : c->backend->host_pointer(c->backend_state, (void *)(uintptr_t)from);
+    if (host) {
+        ad__from_tensor(out, type, host, dtype, c->precision, n);
+        return true;
+    }
     size_t bytes = (size_t)n * ad__dtype_bytes(c, dtype);
     char few[64], *staged = bytes <= sizeof few ? few : ad__allocate(c, NULL, bytes);
     if (!staged) return false;
-    bool done;
-    if (p && p->kind == TENSOR_BORROWED) {
-        memcpy(staged, p->data, bytes);
-        done = true;
-    } else {
-        done = p ? c->backend->download(c->backend_state, staged, p->data, bytes) : ad__fetch(c, id, staged, n);
-    }
+    bool done = c->backend->download(c->backend_state, staged, from, bytes);
     if (done) ad__from_tensor(out, type, staged, dtype, c->precision, n);
     if (staged != few) ad__allocate(c, staged, 0);
     return done;
@@ -323,7 +329,12 @@ void ad_assign(ad_tensor *state, ad_tensor *value)
                  ad__shape_text(c, &ad__shape_of(c, from)->shape), ad__shape_text(c, &ad__shape_info(c, shape)->shape));
         return;
     }
-    ad__append(c, OP_assign, AD_REAL, shape, (node_id[]){ to, from }, 2, NULL, 0, -1);
+    node_id source = from;
+    while (c->tape->node[source].op == OP_reshape || c->tape->node[source].op == OP_stop_gradient)
+        source = ad__inputs(c->tape, source)[0];
+    if (c->tape->node[source].op == OP_state) /* copied first: another assignment may change that state */
+        from = ad__op2(c, OP_mul, from, ad__constant(c, 1));
+    if (from >= 0) ad__append(c, OP_assign, AD_REAL, shape, (node_id[]){ to, from }, 2, NULL, 0, -1);
 }
 
 void ad__guard(ad_context *c, const node_id *x, int n)

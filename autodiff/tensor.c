@@ -88,7 +88,9 @@ static int dtype_of_source(ad_source s)
 ad_tensor *ad_from_data(const void *data, ad_source source, ad_shape shape)
 {
     ad_tensor *x = make(TENSOR_INPUT, dtype_of_source(source), &shape, NULL);
-    if (!ad_is_nil(x) && data && !ad_write_data(x, data, source, ad_size(x))) {
+    ad_context *c = ad__current();
+    const tensor *made = c ? ad__tensor(c, x) : NULL;
+    if (made && data && !ad_write_data(x, data, source, ad__shape_info(c, made->shape)->size)) {
         ad_free(x);
         return AD_NIL;
     }

@@ -26,26 +26,41 @@ struct ppl_call {
 static ffi_type *type_of(char kind)
 {
     switch (kind) {
-    case 't': case 'p': return &ffi_type_pointer;
-    case 'b': return &ffi_type_uint8;
-    case 'f': return &ffi_type_float;
-    case 'd': return &ffi_type_double;
-    case 'c': return &ffi_type_sint8;
-    case 's': return &ffi_type_sint16;
-    case 'i': return &ffi_type_sint32;
-    case 'l': return &ffi_type_sint64;
-    case 'C': return &ffi_type_uint8;
-    case 'S': return &ffi_type_uint16;
-    case 'I': return &ffi_type_uint32;
-    case 'L': return &ffi_type_uint64;
-    default: return NULL;
+    case 't':
+    case 'p':
+        return &ffi_type_pointer;
+    case 'b':
+        return &ffi_type_uint8;
+    case 'f':
+        return &ffi_type_float;
+    case 'd':
+        return &ffi_type_double;
+    case 'c':
+        return &ffi_type_sint8;
+    case 's':
+        return &ffi_type_sint16;
+    case 'i':
+        return &ffi_type_sint32;
+    case 'l':
+        return &ffi_type_sint64;
+    case 'C':
+        return &ffi_type_uint8;
+    case 'S':
+        return &ffi_type_uint16;
+    case 'I':
+        return &ffi_type_uint32;
+    case 'L':
+        return &ffi_type_uint64;
+    default:
+        return NULL;
     }
 }
 
 ppl_call *ppl__call_new(ad_context *c, const ppl_signature *types)
 {
     ppl_call *call = ad__allocate(c, NULL, sizeof *call);
-    if (!call) return NULL;
+    if (!call)
+        return NULL;
     call->types = *types;
     bool good = types->n >= 0 && types->n <= PPL_MAX_ARGS;
     for (int i = 0; good && i < types->n; i++) {
@@ -53,21 +68,27 @@ ppl_call *ppl__call_new(ad_context *c, const ppl_signature *types)
         call->address[i] = &call->value[i];
     }
     /* whatever a model returns is not looked at: numbers and pointers come back in registers */
-    if (good && ffi_prep_cif(&call->cif, FFI_DEFAULT_ABI, (unsigned)types->n, &ffi_type_void, call->type) == FFI_OK) return call;
+    if (good && ffi_prep_cif(&call->cif, FFI_DEFAULT_ABI, (unsigned)types->n, &ffi_type_void, call->type) == FFI_OK)
+        return call;
     ad__fail(c, AD_ERROR_ARGUMENT, "make it with PPL_ARGS", "a signature of %d arguments cannot be called", types->n);
     ad__allocate(c, call, 0);
     return NULL;
 }
 
-void ppl__call_free(ad_context *c, ppl_call *call) { ad__allocate(c, call, 0); }
+void ppl__call_free(ad_context *c, ppl_call *call)
+{
+    ad__allocate(c, call, 0);
+}
 
 /* The i-th of the comma-separated types, as written. */
 static void type_text(const ppl_signature *types, int i, char *out, size_t size)
 {
     const char *from = types->types ? types->types : "";
-    for (; i > 0 && (from = strchr(from, ',')); i--) from++;
+    for (; i > 0 && (from = strchr(from, ',')); i--)
+        from++;
     size_t n = from ? strcspn(from += strspn(from, " "), ",") : 0;
-    if (n >= size) n = size - 1;
+    if (n >= size)
+        n = size - 1;
     memcpy(out, n ? from : "?", n ? n : 1);
     out[n ? n : 1] = '\0';
 }
@@ -84,16 +105,26 @@ static bool wrong(ad_context *c, const ppl_call *call, int i, const char *why)
 /* Range of an integer kind, and whether v lies in it. */
 static bool fits(char kind, int64_t v, bool is_unsigned)
 {
-    if (is_unsigned && v < 0) return kind == 'L'; /* above INT64_MAX */
+    if (is_unsigned && v < 0)
+        return kind == 'L'; /* above INT64_MAX */
     switch (kind) {
-    case 'b': case 'l': return true;
-    case 'c': return v >= INT8_MIN && v <= INT8_MAX;
-    case 's': return v >= INT16_MIN && v <= INT16_MAX;
-    case 'i': return v >= INT32_MIN && v <= INT32_MAX;
-    case 'C': return v >= 0 && v <= UINT8_MAX;
-    case 'S': return v >= 0 && v <= UINT16_MAX;
-    case 'I': return v >= 0 && v <= UINT32_MAX;
-    default: return v >= 0;
+    case 'b':
+    case 'l':
+        return true;
+    case 'c':
+        return v >= INT8_MIN && v <= INT8_MAX;
+    case 's':
+        return v >= INT16_MIN && v <= INT16_MAX;
+    case 'i':
+        return v >= INT32_MIN && v <= INT32_MAX;
+    case 'C':
+        return v >= 0 && v <= UINT8_MAX;
+    case 'S':
+        return v >= 0 && v <= UINT16_MAX;
+    case 'I':
+        return v >= 0 && v <= UINT32_MAX;
+    default:
+        return v >= 0;
     }
 }
 
@@ -101,9 +132,13 @@ static bool number(ad_context *c, ppl_call *call, int i, const ppl_arg *a)
 {
     char kind = call->types.kind[i];
     if (kind == 'f' || kind == 'd') {
-        double d = a->kind == 'd' ? a->as.real : a->kind == 'L' ? (double)(uint64_t)a->as.integer : (double)a->as.integer;
-        if (kind == 'd') call->value[i].d = d;
-        else call->value[i].f = (float)d;
+        double d = a->kind == 'd'   ? a->as.real
+                   : a->kind == 'L' ? (double)(uint64_t)a->as.integer
+                                    : (double)a->as.integer;
+        if (kind == 'd')
+            call->value[i].d = d;
+        else
+            call->value[i].f = (float)d;
         return true;
     }
     int64_t v = a->as.integer;
@@ -116,13 +151,26 @@ static bool number(ad_context *c, ppl_call *call, int i, const ppl_arg *a)
             return wrong(c, call, i, "a number that is no integer was given");
         v = (int64_t)a->as.real;
     }
-    if (!fits(kind, v, a->kind == 'L')) return wrong(c, call, i, "the number given is out of its range");
+    if (!fits(kind, v, a->kind == 'L'))
+        return wrong(c, call, i, "the number given is out of its range");
     switch (kind) {
-    case 'b': call->value[i].b = v != 0; break;
-    case 'c': case 'C': call->value[i].c = (int8_t)v; break;
-    case 's': case 'S': call->value[i].s = (int16_t)v; break;
-    case 'i': case 'I': call->value[i].i = (int32_t)v; break;
-    default: call->value[i].l = v;
+    case 'b':
+        call->value[i].b = v != 0;
+        break;
+    case 'c':
+    case 'C':
+        call->value[i].c = (int8_t)v;
+        break;
+    case 's':
+    case 'S':
+        call->value[i].s = (int16_t)v;
+        break;
+    case 'i':
+    case 'I':
+        call->value[i].i = (int32_t)v;
+        break;
+    default:
+        call->value[i].l = v;
     }
     return true;
 }
@@ -139,10 +187,16 @@ bool ppl__call_arguments(ad_context *c, ppl_call *call, int n, const ppl_arg *ar
         char want = call->types.kind[i], have = args[i].kind;
         bool want_pointer = want == 't' || want == 'p', have_pointer = have == 't' || have == 'p';
         if (want_pointer && have != want)
-            return wrong(c, call, i, have == 't' ? "a tensor was given" : have == 'p' ? "another pointer was given" : "a number was given");
-        if (!want_pointer && have_pointer) return wrong(c, call, i, have == 't' ? "a tensor was given" : "a pointer was given");
-        if (want_pointer) call->value[i].pointer = args[i].as.pointer;
-        else if (!number(c, call, i, &args[i])) return false;
+            return wrong(c, call, i,
+                         have == 't'   ? "a tensor was given"
+                         : have == 'p' ? "another pointer was given"
+                                       : "a number was given");
+        if (!want_pointer && have_pointer)
+            return wrong(c, call, i, have == 't' ? "a tensor was given" : "a pointer was given");
+        if (want_pointer)
+            call->value[i].pointer = args[i].as.pointer;
+        else if (!number(c, call, i, &args[i]))
+            return false;
     }
     return true;
 }

@@ -3,7 +3,8 @@
  * PPL_ARGS(vae *, ad_tensor *) names the parameter types of a model; used inside svi_new, ppl_trace_run, ... it is
  * checked against the functions at compile time. svi_step(s, &v, x) carries each argument's kind and value over plain
  * functions: a wrong count or kind is an error that names it, and there are no varargs. Numbers are converted as C
- * would, but a number with a fraction is refused for an integer parameter; a tensor never stands for another pointer. */
+ * would, but a number with a fraction is refused for an integer parameter; a tensor never stands for another pointer.
+ */
 #ifndef PPL_CALL_H
 #define PPL_CALL_H
 
@@ -76,17 +77,43 @@ static inline ppl_arg ppl_arg_real(double x)
 #else
 
 #define PPL_ARG(x)                                                                                                     \
-    _Generic((x), ad_tensor *: ppl_arg_tensor, float: ppl_arg_real, double: ppl_arg_real, bool: ppl_arg_unsigned,      \
-             char: ppl_arg_signed, signed char: ppl_arg_signed, short: ppl_arg_signed, int: ppl_arg_signed,            \
-             long: ppl_arg_signed, long long: ppl_arg_signed, unsigned char: ppl_arg_unsigned,                         \
-             unsigned short: ppl_arg_unsigned, unsigned: ppl_arg_unsigned, unsigned long: ppl_arg_unsigned,            \
-             unsigned long long: ppl_arg_unsigned, default: ppl_arg_pointer)(x)
+    _Generic((x), ad_tensor *                                                                                          \
+             : ppl_arg_tensor, float                                                                                   \
+             : ppl_arg_real, double                                                                                    \
+             : ppl_arg_real, bool                                                                                      \
+             : ppl_arg_unsigned, char                                                                                  \
+             : ppl_arg_signed, signed char                                                                             \
+             : ppl_arg_signed, short                                                                                   \
+             : ppl_arg_signed, int                                                                                     \
+             : ppl_arg_signed, long                                                                                    \
+             : ppl_arg_signed, long long                                                                               \
+             : ppl_arg_signed, unsigned char                                                                           \
+             : ppl_arg_unsigned, unsigned short                                                                        \
+             : ppl_arg_unsigned, unsigned                                                                              \
+             : ppl_arg_unsigned, unsigned long                                                                         \
+             : ppl_arg_unsigned, unsigned long long                                                                    \
+             : ppl_arg_unsigned, default                                                                               \
+             : ppl_arg_pointer)(x)
 
 #define PPL_KIND_OF_INT(T, s, u) (sizeof(T) == 8 ? (s)[3] : sizeof(T) == 4 ? (s)[2] : sizeof(T) == 2 ? (s)[1] : (s)[0])
 #define PPL_KIND(T)                                                                                                    \
-    _Generic(*(T *)0, ad_tensor *: 't', bool: 'b', float: 'f', double: 'd', char: 'c', signed char: 'c', short: 's',   \
-             int: 'i', long: sizeof(long) == 8 ? 'l' : 'i', long long: 'l', unsigned char: 'C', unsigned short: 'S',   \
-             unsigned: 'I', unsigned long: sizeof(long) == 8 ? 'L' : 'I', unsigned long long: 'L', default: 'p')
+    _Generic(*(T *)0, ad_tensor *                                                                                      \
+             : 't', bool                                                                                               \
+             : 'b', float                                                                                              \
+             : 'f', double                                                                                             \
+             : 'd', char                                                                                               \
+             : 'c', signed char                                                                                        \
+             : 'c', short                                                                                              \
+             : 's', int                                                                                                \
+             : 'i', long                                                                                               \
+             : sizeof(long) == 8 ? 'l' : 'i', long long                                                                \
+             : 'l', unsigned char                                                                                      \
+             : 'C', unsigned short                                                                                     \
+             : 'S', unsigned                                                                                           \
+             : 'I', unsigned long                                                                                      \
+             : sizeof(long) == 8 ? 'L' : 'I', unsigned long long                                                       \
+             : 'L', default                                                                                            \
+             : 'p')
 /* GCC's and Clang's classes: 5 is a pointer, 12 and above struct and union. */
 #define PPL_PASSABLE(T) (PPL_KIND(T) != 'p' || __builtin_classify_type(*(T *)0) == 5)
 
@@ -137,7 +164,7 @@ static inline ppl_arg ppl_arg_real(double x)
 #define PPL_TAKES_(f, what, call, ...)                                                                                 \
     0 * sizeof(struct {                                                                                                \
         char unit;                                                                                                     \
-        _Static_assert(__builtin_types_compatible_p(__typeof__(f), __typeof__(f call) (*)(__VA_ARGS__)),               \
+        _Static_assert(__builtin_types_compatible_p(__typeof__(f), __typeof__(f call)(*)(__VA_ARGS__)),                \
                        "the " what " does not take exactly the types of PPL_ARGS");                                    \
     })
 #define PPL_ARGS_0(text, ...)                                                                                          \
@@ -147,8 +174,8 @@ static inline ppl_arg ppl_arg_real(double x)
                       .kind = { PPL_MAP_(PPL_PASSES_, __VA_ARGS__) },                                                  \
                       .types = text })
 #define PPL_ARGS_1(text, ...)                                                                                          \
-    ((ppl_signature){ .n = (int)(PPL_TAKES_(ppl_model_, "model", (), void) +                                           \
-                                 PPL_TAKES_(ppl_guide_, "guide", (), void)),                                           \
-                      .types = "" })
+    ((ppl_signature){                                                                                                  \
+        .n = (int)(PPL_TAKES_(ppl_model_, "model", (), void) + PPL_TAKES_(ppl_guide_, "guide", (), void)),             \
+        .types = "" })
 #endif
 #endif

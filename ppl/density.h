@@ -6,9 +6,9 @@
  *   double value = ppl_density_value(d, u, gradient);           u, gradient (n)
  *
  * The model runs once, when the density is made; afterwards its program is evaluated again and again without it. So its
- * arguments must outlive the density; their contents, and parameters, may change. All latent sites must be continuous and
- * always the same; each is mapped from the reals onto its support (biject_to), and the logarithm of the map's Jacobian is
- * part of the value:  log p(x(u), data) + log |dx/du|. */
+ * arguments must outlive the density; their contents, and parameters, may change. All latent sites must be continuous
+ * and always the same; each is mapped from the reals onto its support (biject_to), and the logarithm of the map's
+ * Jacobian is part of the value:  log p(x(u), data) + log |dx/du|. */
 #ifndef PPL_DENSITY_H
 #define PPL_DENSITY_H
 
@@ -28,7 +28,8 @@ AD_API void ppl_density_free(ppl_density *d);
 AD_API int64_t ppl_density_size(ppl_density *d); /* elements of the vector: sites in order of the model */
 /* Where a site's part begins and how many elements it has; false when there is no such latent site. */
 AD_API bool ppl_density_part(ppl_density *d, const char *site, int64_t *start, int64_t *size);
-/* The value at u; NAN, with an error, only when the evaluation itself failed (a value may be -inf). gradient (n) may be NULL. */
+/* The value at u; NAN, with an error, only when the evaluation itself failed (a value may be -inf). gradient (n) may be
+ * NULL. */
 AD_API double ppl_density_value(ppl_density *d, const double *u, double *gradient);
 /* Second derivatives at u, (n, n) row-major. Made for small n: the program grows with it. */
 AD_API bool ppl_density_hessian(ppl_density *d, const double *u, double *out);

@@ -8,7 +8,7 @@
 
 #include "ppl/inference.h"
 
-/* ---- terms -------------------------------------------------------------------------------------------------------------- */
+/* ---- terms ------------------------------------------------------------------------------------------------------- */
 
 typedef struct terms {
     ad_tensor **x;
@@ -22,7 +22,8 @@ static void add_term(ad_context *c, terms *t, ad_tensor *x, double weight)
         int cap = t->cap ? 2 * t->cap : 16;
         ad_tensor **xs = ad__step_bytes(c, (size_t)cap * sizeof *xs);
         double *weights = ad__step_bytes(c, (size_t)cap * sizeof *weights);
-        if (!xs || !weights) return;
+        if (!xs || !weights)
+            return;
         if (t->n) {
             memcpy(xs, t->x, (size_t)t->n * sizeof *xs);
             memcpy(weights, t->weight, (size_t)t->n * sizeof *weights);
@@ -33,11 +34,12 @@ static void add_term(ad_context *c, terms *t, ad_tensor *x, double weight)
     t->weight[t->n++] = weight;
 }
 
-/* ---- guide against model -------------------------------------------------------------------------------------------------- */
+/* ---- guide against model ----------------------------------------------------------------------------------------- */
 
 static int64_t from_right(const ad_shape *batch, const ad_shape *event, int i)
 {
-    if (i < event->rank) return event->dim[event->rank - 1 - i];
+    if (i < event->rank)
+        return event->dim[event->rank - 1 - i];
     i -= event->rank;
     return i < batch->rank ? batch->dim[batch->rank - 1 - i] : 1;
 }
@@ -46,7 +48,8 @@ static bool shapes_agree(ad_context *c, const site *guide, const site *model)
 {
     ad_shape gb = dist_batch_shape(guide->m.fn), ge = dist_event_shape(guide->m.fn);
     ad_shape mb = dist_batch_shape(model->m.fn), me = dist_event_shape(model->m.fn);
-    if (!ad__ok(c)) return false;
+    if (!ad__ok(c))
+        return false;
     if (ge.rank != me.rank) {
         ppl__at(c, guide->m.at);
         ad__fail(c, AD_ERROR_SHAPE, "dist_to_event makes batch dimensions event dimensions",
@@ -55,11 +58,14 @@ static bool shapes_agree(ad_context *c, const site *guide, const site *model)
     }
     int rank = gb.rank > mb.rank ? gb.rank : mb.rank;
     for (int i = 0; i < rank + ge.rank; i++) {
-        if (from_right(&gb, &ge, i) == from_right(&mb, &me, i)) continue;
+        if (from_right(&gb, &ge, i) == from_right(&mb, &me, i))
+            continue;
         ppl__at(c, guide->m.at);
         ad__fail(c, AD_ERROR_SHAPE, NULL,
-                 "Model and guide shapes disagree at site \"%s\": model has batch shape %s and event shape %s, guide %s and %s",
-                 guide->m.name, ad__shape_text(c, &mb), ad__shape_text(c, &me), ad__shape_text(c, &gb), ad__shape_text(c, &ge));
+                 "Model and guide shapes disagree at site \"%s\": model has batch shape %s and event shape %s, guide "
+                 "%s and %s",
+                 guide->m.name, ad__shape_text(c, &mb), ad__shape_text(c, &me), ad__shape_text(c, &gb),
+                 ad__shape_text(c, &ge));
         return false;
     }
     return true;
@@ -74,7 +80,8 @@ static bool check_match(ad_context *c, const trace *guide, const trace *model)
             ad__fail(c, AD_ERROR_SITE, NULL, "Found plate statements in guide but not model: \"%s\"", g->m.name);
             return false;
         }
-        if (!ppl__latent(g)) continue;
+        if (!ppl__latent(g))
+            continue;
         bool shared = m && ppl__latent(m);
         if (!shared && !g->m.infer.auxiliary) {
             ppl__at(c, g->m.at);
@@ -87,11 +94,13 @@ static bool check_match(ad_context *c, const trace *guide, const trace *model)
             ad__fail(c, AD_ERROR_SITE, NULL, "Found auxiliary vars in the model: \"%s\"", g->m.name);
             return false;
         }
-        if (shared && !shapes_agree(c, g, m)) return false;
+        if (shared && !shapes_agree(c, g, m))
+            return false;
     }
     for (int i = 0; i < model->n; i++) {
         const site *m = model->site[i];
-        if (!ppl__latent(m) || m->m.infer.from_prior || ppl__trace_find(guide, m->m.id)) continue;
+        if (!ppl__latent(m) || m->m.infer.from_prior || ppl__trace_find(guide, m->m.id))
+            continue;
         ppl__at(c, m->m.at);
         ad__fail(c, AD_ERROR_SITE, "sample it in the guide, or mark it .infer = { .from_prior = true }",
                  "Found vars in model but not guide: \"%s\"", m->m.name);
@@ -100,7 +109,7 @@ static bool check_match(ad_context *c, const trace *guide, const trace *model)
     return true;
 }
 
-/* ---- the score function ------------------------------------------------------------------------------------------------------ */
+/* ---- the score function ------------------------------------------------------------------------------------------ */
 
 /* Costs that share one set of vectorised plates, which are told by name and dimension. */
 typedef struct cost {
@@ -112,10 +121,14 @@ static void plates_of(const site *s, const char **plate)
 {
     memset(plate, 0, AD_MAX_RANK * sizeof *plate);
     for (int i = 0; i < s->m.n_frames; i++)
-        if (s->m.frame[i]->dim) plate[-1 - s->m.frame[i]->dim] = s->m.frame[i]->name;
+        if (s->m.frame[i]->dim)
+            plate[-1 - s->m.frame[i]->dim] = s->m.frame[i]->name;
 }
 
-static ad_tensor *scaled(const site *s, ad_tensor *x) { return s->m.scale == 1 ? x : ad_mul(s->m.scale, x); }
+static ad_tensor *scaled(const site *s, ad_tensor *x)
+{
+    return s->m.scale == 1 ? x : ad_mul(s->m.scale, x);
+}
 
 /* The costs of a particle, grouped by plates: at every model site log p, less log q where the guide drew it. */
 static int gather_costs(const trace *guide, const trace *model, cost *costs)
@@ -123,17 +136,22 @@ static int gather_costs(const trace *guide, const trace *model, cost *costs)
     int n = 0;
     for (int i = 0; i < model->n; i++) {
         site *m = model->site[i], *g = ppl__latent(m) ? ppl__trace_find(guide, m->m.id) : NULL;
-        if (!ppl__scored(m)) continue;
+        if (!ppl__scored(m))
+            continue;
         const char *plate[AD_MAX_RANK];
         plates_of(m, plate);
         ad_tensor *x = scaled(m, m->log_prob);
-        if (g) x = ad_sub(x, scaled(g, g->log_prob));
+        if (g)
+            x = ad_sub(x, scaled(g, g->log_prob));
         int k = 0;
-        while (k < n && memcmp(costs[k].plate, plate, sizeof plate)) k++;
+        while (k < n && memcmp(costs[k].plate, plate, sizeof plate))
+            k++;
         costs[k].sum = k < n ? ad_add(costs[k].sum, x) : x;
-        if (k == n) memcpy(costs[n++].plate, plate, sizeof plate);
+        if (k == n)
+            memcpy(costs[n++].plate, plate, sizeof plate);
     }
-    for (int k = 0; k < n; k++) costs[k].sum = ad_stop_gradient(costs[k].sum);
+    for (int k = 0; k < n; k++)
+        costs[k].sum = ad_stop_gradient(costs[k].sum);
     return n;
 }
 
@@ -144,27 +162,36 @@ static ad_tensor *sum_to_plates(const cost *from, const char *const *to)
     ad_shape s = ad_shape_of(x);
     int axes[AD_MAX_RANK], n = 0;
     for (int i = 0; i < s.rank; i++)
-        if (from->plate[i] && from->plate[i] != to[i] && s.dim[s.rank - 1 - i] != 1) axes[n++] = -1 - i;
-    if (n) x = ad_reduce(AD_SUM, x, axes, n, true);
+        if (from->plate[i] && from->plate[i] != to[i] && s.dim[s.rank - 1 - i] != 1)
+            axes[n++] = -1 - i;
+    if (n)
+        x = ad_reduce(AD_SUM, x, axes, n, true);
     s = ad_shape_of(x);
     int lead = 0;
-    while (lead < s.rank && s.dim[lead] == 1) lead++;
-    if (!lead) return x;
+    while (lead < s.rank && s.dim[lead] == 1)
+        lead++;
+    if (!lead)
+        return x;
     memmove(s.dim, s.dim + lead, (size_t)(s.rank - lead) * sizeof *s.dim);
     s.rank -= lead;
     return ad_reshape(x, s);
 }
 
-static bool pathwise(const site *s) { return dist_has_rsample(s->m.fn); }
+static bool pathwise(const site *s)
+{
+    return dist_has_rsample(s->m.fn);
+}
 
 static void score_terms(ad_context *c, terms *t, const trace *guide, const trace *model, double weight)
 {
     cost *costs = ad__step_bytes(c, (size_t)(model->n + 1) * sizeof *costs);
-    if (!costs) return;
+    if (!costs)
+        return;
     int n = gather_costs(guide, model, costs);
     for (int i = 0; i < guide->n && ad__ok(c); i++) {
         site *g = guide->site[i];
-        if (!ppl__latent(g) || pathwise(g)) continue;
+        if (!ppl__latent(g) || pathwise(g))
+            continue;
         const char *plate[AD_MAX_RANK];
         plates_of(g, plate);
         ad_tensor *sum = NULL;
@@ -172,43 +199,51 @@ static void score_terms(ad_context *c, terms *t, const trace *guide, const trace
             ad_tensor *x = sum_to_plates(&costs[k], plate);
             sum = sum ? ad_add(sum, x) : x;
         }
-        if (sum) add_term(c, t, ad_mul(sum, g->unmasked), weight);
+        if (sum)
+            add_term(c, t, ad_mul(sum, g->unmasked), weight);
     }
 }
 
-/* ---- the estimators ------------------------------------------------------------------------------------------------------------ */
+/* ---- the estimators ---------------------------------------------------------------------------------------------- */
 
 /* The closed form at a latent site that model and guide share; false where there is none. */
 static bool kl_term(ad_context *c, terms *loss, const site *g, const site *m, double weight)
 {
-    if (!dist_has_kl(g->m.fn, m->m.fn)) return false;
+    if (!dist_has_kl(g->m.fn, m->m.fn))
+        return false;
     ad_tensor *kl = dist_kl(g->m.fn, m->m.fn);
-    if (g->m.mask) kl = ad_where(g->m.mask, kl, ad_constant(0));
+    if (g->m.mask)
+        kl = ad_where(g->m.mask, kl, ad_constant(0));
     add_term(c, loss, kl, weight * g->m.scale);
     return true;
 }
 
 /* Adds one particle's terms: to the loss, and to the surrogate where that is kept apart. */
-static void particle_terms(ad_context *c, const svi *s, const trace *guide, const trace *model, double weight, terms *loss,
-                           terms *surrogate)
+static void particle_terms(ad_context *c, const svi *s, const trace *guide, const trace *model, double weight,
+                           terms *loss, terms *surrogate)
 {
     bool mean_field = s->elbo.kind == ELBO_MEAN_FIELD;
     for (int i = 0; i < model->n && ad__ok(c); i++) {
         site *m = model->site[i], *g = ppl__latent(m) ? ppl__trace_find(guide, m->m.id) : NULL;
-        if (!ppl__scored(m) || (mean_field && g && kl_term(c, loss, g, m, weight))) continue;
+        if (!ppl__scored(m) || (mean_field && g && kl_term(c, loss, g, m, weight)))
+            continue;
         ad_tensor *lp = ppl__score(c, m);
         add_term(c, loss, lp, -weight * m->m.scale);
-        if (surrogate) add_term(c, surrogate, lp, -weight * m->m.scale);
+        if (surrogate)
+            add_term(c, surrogate, lp, -weight * m->m.scale);
     }
     for (int i = 0; i < guide->n && ad__ok(c); i++) {
         site *g = guide->site[i];
         const site *m = ppl__scored(g) ? ppl__trace_find(model, g->m.id) : NULL;
-        if (!ppl__scored(g) || (mean_field && m && ppl__latent(m) && dist_has_kl(g->m.fn, m->m.fn))) continue;
+        if (!ppl__scored(g) || (mean_field && m && ppl__latent(m) && dist_has_kl(g->m.fn, m->m.fn)))
+            continue;
         ad_tensor *lq = ppl__score(c, g);
         add_term(c, loss, lq, weight * g->m.scale);
-        if (surrogate && (!ppl__latent(g) || pathwise(g))) add_term(c, surrogate, lq, weight * g->m.scale);
+        if (surrogate && (!ppl__latent(g) || pathwise(g)))
+            add_term(c, surrogate, lq, weight * g->m.scale);
     }
-    if (surrogate) score_terms(c, surrogate, guide, model, -weight);
+    if (surrogate)
+        score_terms(c, surrogate, guide, model, -weight);
 }
 
 /* Whether a guide draws somewhere without a pathwise gradient; the mean-field estimator refuses that. */
@@ -216,11 +251,13 @@ static bool needs_score(ad_context *c, const svi *s, const trace *guide)
 {
     for (int i = 0; i < guide->n; i++) {
         const site *g = guide->site[i];
-        if (!ppl__latent(g) || pathwise(g)) continue;
-        if (s->elbo.kind == ELBO_TRACE) return true;
+        if (!ppl__latent(g) || pathwise(g))
+            continue;
+        if (s->elbo.kind == ELBO_TRACE)
+            return true;
         ppl__at(c, g->m.at);
-        ad__fail(c, AD_ERROR_SITE, "use elbo_trace()", "elbo_mean_field: guide site \"%s\" (%s) is not fully reparametrised",
-                 g->m.name, dist_name(g->m.fn));
+        ad__fail(c, AD_ERROR_SITE, "use elbo_trace()",
+                 "elbo_mean_field: guide site \"%s\" (%s) is not fully reparametrised", g->m.name, dist_name(g->m.fn));
     }
     return false;
 }
@@ -229,14 +266,16 @@ static bool needs_score(ad_context *c, const svi *s, const trace *guide)
 static int plate_nesting(ad_context *c, svi *s)
 {
     int depth = 0;
-    if (!ad__tape_open(c, STREAM_SEEDED, 0)) return 0;
+    if (!ad__tape_open(c, STREAM_SEEDED, 0))
+        return 0;
     trace *guide = ppl__run(c, s->call, s->guide, "guide", NULL, NULL);
     trace *model = guide ? ppl__run(c, s->call, s->model, "model", guide, NULL) : NULL;
     const trace *both[] = { guide, model };
     for (int k = 0; k < 2 && model; k++)
         for (int i = 0; i < both[k]->n; i++)
             for (int f = 0; f < both[k]->site[i]->m.n_frames; f++)
-                if (-both[k]->site[i]->m.frame[f]->dim > depth) depth = -both[k]->site[i]->m.frame[f]->dim;
+                if (-both[k]->site[i]->m.frame[f]->dim > depth)
+                    depth = -both[k]->site[i]->m.frame[f]->dim;
     ad__tape_close(c);
     return depth;
 }
@@ -248,13 +287,17 @@ bool ppl__estimate(ad_context *c, svi *s, estimate *e)
     ppl_plate_args around = { .name = "num_particles_vectorized", .size = particles };
     if (s->elbo.vectorize && !s->elbo.max_plate_nesting) {
         s->elbo.max_plate_nesting = plate_nesting(c, s);
-        if (!ad__ok(c)) return s->elbo.max_plate_nesting = 0, false;
-        if (!s->elbo.max_plate_nesting) s->elbo.max_plate_nesting = -1; /* known to be none */
+        if (!ad__ok(c))
+            return s->elbo.max_plate_nesting = 0, false;
+        if (!s->elbo.max_plate_nesting)
+            s->elbo.max_plate_nesting = -1; /* known to be none */
     }
-    if (s->elbo.vectorize) around.dim = s->elbo.max_plate_nesting < 0 ? -1 : -1 - s->elbo.max_plate_nesting;
+    if (s->elbo.vectorize)
+        around.dim = s->elbo.max_plate_nesting < 0 ? -1 : -1 - s->elbo.max_plate_nesting;
     *e = (estimate){ .particles = runs };
     e->guide = ad__step_bytes(c, 2 * (size_t)runs * sizeof *e->guide);
-    if (!e->guide) return false;
+    if (!e->guide)
+        return false;
     e->model = e->guide + runs;
     bool score = false;
     for (int i = 0; i < runs; i++) {
@@ -263,7 +306,8 @@ bool ppl__estimate(ad_context *c, svi *s, estimate *e)
         e->guide[i] = ppl__run(c, s->call, s->guide, "guide", NULL, plate);
         e->model[i] = e->guide[i] ? ppl__run(c, s->call, s->model, "model", e->guide[i], plate) : NULL;
         st->particle = 0;
-        if (!e->model[i] || !check_match(c, e->guide[i], e->model[i])) return false;
+        if (!e->model[i] || !check_match(c, e->guide[i], e->model[i]))
+            return false;
         score |= needs_score(c, s, e->guide[i]);
     }
     terms loss = { .n = 0 }, surrogate = { .n = 0 };

@@ -18,18 +18,18 @@ struct svi {
     ppl_call *call;
     struct optim optim; /* defaults filled in */
     struct elbo elbo;
-    uint64_t id;        /* never used again: plans know the optimiser by it */
-    uint64_t stream;    /* of draws: + STREAM_STEP, + STREAM_EVALUATE */
+    uint64_t id;     /* never used again: plans know the optimiser by it */
+    uint64_t stream; /* of draws: + STREAM_STEP, + STREAM_EVALUATE */
     uint64_t runs, evaluations;
     int64_t steps;
-    moment *moments;    /* by index of the parameter */
+    moment *moments; /* by index of the parameter */
     int64_t n_moments, cap_moments;
-    optim_rule *rules;  /* a copy, with the texts of the patterns behind it */
+    optim_rule *rules; /* a copy, with the texts of the patterns behind it */
     int64_t n_rules;
     char error[sizeof(((ad_context *)0)->error)];
 };
 
-/* ---- estimators ------------------------------------------------------------------------------------------------------- */
+/* ---- estimators -------------------------------------------------------------------------------------------------- */
 
 typedef struct estimate {
     ad_tensor *loss;      /* a weighted total */
@@ -41,7 +41,7 @@ typedef struct estimate {
 /* Runs guide and model on the open tape and records the estimate; false after an error. */
 bool ppl__estimate(ad_context *c, svi *s, estimate *e);
 
-/* ---- optimisers --------------------------------------------------------------------------------------------------------- */
+/* ---- optimisers -------------------------------------------------------------------------------------------------- */
 
 /* A parameter of this step, and its run-time numbers: slots of the tape's scalars. */
 typedef struct visited {
@@ -62,6 +62,7 @@ int ppl__optim_states(const struct optim *o); /* moments for each parameter */
 /* Binds this step's numbers, in a fixed order. */
 void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots *slots);
 /* Records the update of n parameters from their gradients (NULL: does not depend on it). */
-void ppl__optim_record(ad_context *c, const svi *s, const optim_slots *slots, const visited *v, ad_tensor **gradient, int n);
+void ppl__optim_record(ad_context *c, const svi *s, const optim_slots *slots, const visited *v, ad_tensor **gradient,
+                       int n);
 
 #endif

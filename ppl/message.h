@@ -36,7 +36,7 @@ typedef struct ppl_frame {
     int dim;          /* batch dimension from the right (-1, -2, ...); 0 in a sequential plate */
     int64_t size;     /* of that dimension: the batch size when the plate is subsampled; -1: any */
     int64_t full_size;
-    int64_t counter;  /* iteration of a sequential plate, else 0 */
+    int64_t counter; /* iteration of a sequential plate, else 0 */
 } ppl_frame;
 
 /* Hints for inference at one site; handlers may change them. All false by default. */
@@ -52,42 +52,42 @@ struct ppl_param_args;
 
 typedef struct ppl_message {
     ppl_message_type type;
-    const char *name;  /* full name, interned: two names are equal when the pointers are */
-    int32_t id;        /* the name's number in this context */
-    bool is_observed;  /* the value is data: it is scored but neither drawn nor replayed */
-    bool done;         /* the value is settled: the default action does nothing */
-    bool stop;         /* set by a handler: handlers further out never see this message */
-    ppl_infer infer;   /* this call's own copy */
-    distribution *fn;  /* of a sample site; plates have expanded it when an outer handler sees it */
-    ad_tensor *value;  /* NULL until somebody sets it */
-    double scale;      /* weight of the site's log-density; plates and ppl_scale multiply it */
-    ad_tensor *mask;   /* NULL, or 1 where the log-density counts; broadcasts with the batch shape */
+    const char *name;                   /* full name, interned: two names are equal when the pointers are */
+    int32_t id;                         /* the name's number in this context */
+    bool is_observed;                   /* the value is data: it is scored but neither drawn nor replayed */
+    bool done;                          /* the value is settled: the default action does nothing */
+    bool stop;                          /* set by a handler: handlers further out never see this message */
+    ppl_infer infer;                    /* this call's own copy */
+    distribution *fn;                   /* of a sample site; plates have expanded it when an outer handler sees it */
+    ad_tensor *value;                   /* NULL until somebody sets it */
+    double scale;                       /* weight of the site's log-density; plates and ppl_scale multiply it */
+    ad_tensor *mask;                    /* NULL, or 1 where the log-density counts; broadcasts with the batch shape */
     const struct ppl_param_args *param; /* of a parameter, while its message travels; NULL in a trace */
     ad_tensor *unconstrained;           /* of a parameter: the leaf that the optimiser moves */
-    int event_dim;     /* of a parameter or ppl_subsample: its dimensions that no plate counts; -1: not given */
+    int event_dim;          /* of a parameter or ppl_subsample: its dimensions that no plate counts; -1: not given */
     const void *intervener; /* the ppl_do handler that has split this site */
     void (*continuation)(struct ppl_message *m); /* called after all postprocessing, when set */
-    ppl_source at;     /* the line of the call */
-    int n_frames;      /* plates around the site, outermost first */
+    ppl_source at;                               /* the line of the call */
+    int n_frames;                                /* plates around the site, outermost first */
     const ppl_frame *frame[PPL_MAX_FRAMES];
 } ppl_message;
 
 /* An effect handler. Set the functions you need (NULL: nothing happens) and any of the fields that carry parameters;
- * then `ppl_with (handler) { ... }`, with the handler itself or a pointer to it. A handler may be installed only once at
- * a time. Larger state: put a ppl_handler first in a struct of yours, or point `user` at it. */
+ * then `ppl_with (handler) { ... }`, with the handler itself or a pointer to it. A handler may be installed only once
+ * at a time. Larger state: put a ppl_handler first in a struct of yours, or point `user` at it. */
 typedef struct ppl_handler ppl_handler;
 struct ppl_handler {
     void (*process)(ppl_handler *h, ppl_message *m);
     void (*postprocess)(ppl_handler *h, ppl_message *m);
     void (*enter)(ppl_handler *h);
     void (*exit)(ppl_handler *h);
-    const void *user; /* the handler's own */
-    double number;    /* the handler's own */
-    uint64_t word;    /* the handler's own */
-    ad_tensor *tensor; /* the handler's own */
-    void *memory;     /* the handler's own */
+    const void *user;                                       /* the handler's own */
+    double number;                                          /* the handler's own */
+    uint64_t word;                                          /* the handler's own */
+    ad_tensor *tensor;                                      /* the handler's own */
+    void *memory;                                           /* the handler's own */
     void (*change)(const ppl_message *m, ppl_infer *infer); /* the handler's own */
-    bool installed;   /* kept by ppl_with */
+    bool installed;                                         /* kept by ppl_with */
 };
 
 /* A scope opened by ppl_with, ppl_plate or ppl_module; its fields belong to the library. */
@@ -116,7 +116,10 @@ AD_API void ppl_send(ppl_message *m);
 
 /* ppl_with (handler) { ... }: one-shot scope. `return` inside is safe; `break` and `continue` leave the block. */
 #define ppl_with(h)                                                                                                    \
-    PPL_SCOPE_(ppl_scope, _Generic((h), ppl_handler *: ppl_with_pointer, default: ppl_with_value)(h), ppl_scope_enter, \
-               ppl_scope_leave)
+    PPL_SCOPE_(ppl_scope,                                                                                              \
+               _Generic((h), ppl_handler *                                                                             \
+                        : ppl_with_pointer, default                                                                    \
+                        : ppl_with_value)(h),                                                                          \
+               ppl_scope_enter, ppl_scope_leave)
 #endif
 #endif

@@ -10,12 +10,18 @@
 void ppl__optim_defaults(struct optim *o)
 {
     bool slow = o->kind == OPTIM_SGD || o->kind == OPTIM_RMSPROP;
-    if (o->lr == 0) o->lr = slow ? 1e-2 : 1e-3;
-    if (o->beta1 == 0 && !o->beta1_set) o->beta1 = 0.9;
-    if (o->beta2 == 0) o->beta2 = o->kind == OPTIM_RMSPROP ? 0.99 : 0.999;
-    if (o->eps == 0) o->eps = 1e-8;
-    if (o->lrd == 0) o->lrd = 1;
-    if (o->kind == OPTIM_CLIPPED_ADAM && o->clip_value == 0) o->clip_value = 10;
+    if (o->lr == 0)
+        o->lr = slow ? 1e-2 : 1e-3;
+    if (o->beta1 == 0 && !o->beta1_set)
+        o->beta1 = 0.9;
+    if (o->beta2 == 0)
+        o->beta2 = o->kind == OPTIM_RMSPROP ? 0.99 : 0.999;
+    if (o->eps == 0)
+        o->eps = 1e-8;
+    if (o->lrd == 0)
+        o->lrd = 1;
+    if (o->kind == OPTIM_CLIPPED_ADAM && o->clip_value == 0)
+        o->clip_value = 10;
 }
 
 int ppl__optim_states(const struct optim *o)
@@ -23,7 +29,7 @@ int ppl__optim_states(const struct optim *o)
     return o->kind == OPTIM_SGD ? o->momentum != 0 : o->kind == OPTIM_RMSPROP ? 1 : 2;
 }
 
-/* ---- the numbers of a step ------------------------------------------------------------------------------------------------ */
+/* ---- the numbers of a step --------------------------------------------------------------------------------------- */
 
 void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots *slots)
 {
@@ -47,17 +53,24 @@ void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots
             bias2 = sqrt(1 - pow(o->beta2, (double)t));
             decayed = o->lrd == 1 ? 1 : pow(o->lrd, (double)t);
         }
-        double lr = (rule && rule->lr ? rule->lr : o->lr) * schedule, decay = rule && rule->weight_decay ? rule->weight_decay : o->weight_decay;
+        double lr = (rule && rule->lr ? rule->lr : o->lr) * schedule,
+               decay = rule && rule->weight_decay ? rule->weight_decay : o->weight_decay;
         double step = lr, correction = 1;
         switch (o->kind) {
-        case OPTIM_SGD: case OPTIM_RMSPROP: break;
-        case OPTIM_ADAM: case OPTIM_ADAMW:
+        case OPTIM_SGD:
+        case OPTIM_RMSPROP:
+            break;
+        case OPTIM_ADAM:
+        case OPTIM_ADAMW:
             step = lr / bias1;
             correction = 1 / bias2;
             break;
-        case OPTIM_CLIPPED_ADAM: step = lr * decayed * bias2 / bias1; break;
+        case OPTIM_CLIPPED_ADAM:
+            step = lr * decayed * bias2 / bias1;
+            break;
         }
-        if (o->kind == OPTIM_ADAMW) decay = 1 - lr * decay;
+        if (o->kind == OPTIM_ADAMW)
+            decay = 1 - lr * decay;
         v[i].step = ad__bind_scalar(c, -step);
         v[i].correction = ad__bind_scalar(c, correction);
         v[i].decay = ad__bind_scalar(c, decay);
@@ -65,9 +78,12 @@ void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots
     }
 }
 
-/* ---- recorded updates ------------------------------------------------------------------------------------------------------- */
+/* ---- recorded updates -------------------------------------------------------------------------------------------- */
 
-static ad_tensor *number(ad_context *c, int32_t slot) { return ad__handle(c, ad__scalar_of_slot(c, slot)); }
+static ad_tensor *number(ad_context *c, int32_t slot)
+{
+    return ad__handle(c, ad__scalar_of_slot(c, slot));
+}
 
 /* g limited so that its norm is at most the number in the slot. */
 static ad_tensor *limit_norm(ad_context *c, ad_tensor *g, ad_tensor *norm, int32_t slot)
@@ -92,19 +108,24 @@ static void update(ad_context *c, const svi *s, const optim_slots *slots, const 
 {
     const struct optim *o = &s->optim;
     ad_tensor *w = v->param->leaf, *const *state = v->moment->state, *direction = g;
-    if (o->clip_value) g = ad_clamp(g, number(c, slots->clip_negative), number(c, slots->clip));
-    if (decays(s, v) && o->kind != OPTIM_ADAMW) g = ad_fma(w, number(c, v->decay), g);
+    if (o->clip_value)
+        g = ad_clamp(g, number(c, slots->clip_negative), number(c, slots->clip));
+    if (decays(s, v) && o->kind != OPTIM_ADAMW)
+        g = ad_fma(w, number(c, v->decay), g);
     switch (o->kind) {
     case OPTIM_SGD:
         direction = g;
-        if (o->momentum) ad_assign(state[0], direction = ad_fma(state[0], number(c, slots->beta1), g));
+        if (o->momentum)
+            ad_assign(state[0], direction = ad_fma(state[0], number(c, slots->beta1), g));
         break;
     case OPTIM_RMSPROP: {
         ad_tensor *v2 = average(c, state[0], ad_square(g), slots->beta2);
         direction = ad_adam_direction(g, v2, number(c, v->correction), number(c, slots->eps));
         break;
     }
-    case OPTIM_ADAM: case OPTIM_ADAMW: case OPTIM_CLIPPED_ADAM: {
+    case OPTIM_ADAM:
+    case OPTIM_ADAMW:
+    case OPTIM_CLIPPED_ADAM: {
         ad_tensor *m = average(c, state[0], g, slots->beta1), *v2 = average(c, state[1], ad_square(g), slots->beta2);
         direction = ad_adam_direction(m, v2, number(c, v->correction), number(c, slots->eps));
         break;
@@ -114,20 +135,26 @@ static void update(ad_context *c, const svi *s, const optim_slots *slots, const 
     ad_assign(w, ad_fma(direction, number(c, v->step), from));
 }
 
-void ppl__optim_record(ad_context *c, const svi *s, const optim_slots *slots, const visited *v, ad_tensor **gradient, int n)
+void ppl__optim_record(ad_context *c, const svi *s, const optim_slots *slots, const visited *v, ad_tensor **gradient,
+                       int n)
 {
     const struct optim *o = &s->optim;
     ad_tensor *squares = NULL;
     for (int i = 0; i < n; i++) {
-        if (!gradient[i]) continue;
-        if (o->clip_tensor_norm) gradient[i] = limit_norm(c, gradient[i], ad_sqrt(ad_sum(ad_square(gradient[i]))), slots->clip_norm);
-        if (!o->clip_global_norm) continue;
+        if (!gradient[i])
+            continue;
+        if (o->clip_tensor_norm)
+            gradient[i] = limit_norm(c, gradient[i], ad_sqrt(ad_sum(ad_square(gradient[i]))), slots->clip_norm);
+        if (!o->clip_global_norm)
+            continue;
         ad_tensor *square = ad_sum(ad_square(gradient[i]));
         squares = squares ? ad_add(squares, square) : square;
     }
     for (int i = 0; i < n; i++) {
-        if (!gradient[i]) continue;
-        if (squares) gradient[i] = limit_norm(c, gradient[i], ad_sqrt(squares), slots->clip_global);
+        if (!gradient[i])
+            continue;
+        if (squares)
+            gradient[i] = limit_norm(c, gradient[i], ad_sqrt(squares), slots->clip_global);
         update(c, s, slots, &v[i], gradient[i]);
     }
 }

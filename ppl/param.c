@@ -5,14 +5,15 @@
 
 #include "ppl/state.h"
 
-/* ---- names ------------------------------------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------------------------------- */
 
 static const char divider[] = "$$$";
 
 /* Appends text to the prefix buffer at `at`, with its end; false after an error. */
 static bool append(ad_context *c, ppl_state *st, size_t at, const char *text, size_t length)
 {
-    if (!ad__reserve(c, &st->prefix, &st->cap_prefix, (int64_t)(at + length + 1), 1)) return false;
+    if (!ad__reserve(c, &st->prefix, &st->cap_prefix, (int64_t)(at + length + 1), 1))
+        return false;
     memcpy(st->prefix + at, text, length);
     st->prefix[at + length] = '\0';
     return true;
@@ -20,8 +21,10 @@ static bool append(ad_context *c, ppl_state *st, size_t at, const char *text, si
 
 int32_t ppl__prefixed(ad_context *c, ppl_state *st, const char *name)
 {
-    if (!st->prefix_length || !name) return ad__name(c, name);
-    if (!append(c, st, st->prefix_length, name, strlen(name))) return -1;
+    if (!st->prefix_length || !name)
+        return ad__name(c, name);
+    if (!append(c, st, st->prefix_length, name, strlen(name)))
+        return -1;
     return ad__name(c, st->prefix);
 }
 
@@ -30,14 +33,17 @@ ppl_module_scope ppl_module_begin(const char *name)
     ad_context *c = ad__current();
     ppl_state *st = ppl__state(c);
     ppl_module_scope s = { .context = NULL };
-    if (!st || !ad__ok(c)) return s;
+    if (!st || !ad__ok(c))
+        return s;
     if (!name || strstr(name, divider)) {
-        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "module \"%s\": a module's name must not contain \"%s\"", name ? name : "?", divider);
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "module \"%s\": a module's name must not contain \"%s\"",
+                 name ? name : "?", divider);
         return s;
     }
     int32_t id = ad__name(c, name);
     size_t length = strlen(name), old = st->prefix_length;
-    if (id < 0 || !append(c, st, old, name, length) || !append(c, st, old + length, divider, strlen(divider))) return s;
+    if (id < 0 || !append(c, st, old, name, length) || !append(c, st, old + length, divider, strlen(divider)))
+        return s;
     s.context = c;
     s.length = old;
     st->prefix_length = old + length + strlen(divider);
@@ -51,7 +57,8 @@ _Static_assert(sizeof(((ppl_module_scope *)0)->frame) == sizeof(error_frame), "a
 
 void ppl_module_enter(ppl_module_scope *s)
 {
-    if (!s->context) return;
+    if (!s->context)
+        return;
     s->entered = true;
     error_frame f = { .outer = s->context->frame, .kind = s->frame[1], .name = s->frame[2] };
     memcpy(s->frame, &f, sizeof f);
@@ -60,21 +67,24 @@ void ppl_module_enter(ppl_module_scope *s)
 
 void ppl_module_leave(ppl_module_scope *s)
 {
-    if (!s->context || !s->entered) return;
+    if (!s->context || !s->entered)
+        return;
     error_frame f;
     memcpy(&f, s->frame, sizeof f);
     s->context->frame = f.outer;
     ppl__state(s->context)->prefix_length = s->length;
 }
 
-/* ---- initial values ------------------------------------------------------------------------------------------------------ */
+/* ---- initial values ---------------------------------------------------------------------------------------------- */
 
 /* n standard normals or uniforms for a name, the same whenever they are asked for. */
 static bool noise(ad_context *c, const ppl_param_args *a, int32_t name, double *out, int64_t n)
 {
-    if (!ad__tape_open(c, STREAM_INIT, 0)) return false;
+    if (!ad__tape_open(c, STREAM_INIT, 0))
+        return false;
     c->tape->site = name;
-    ad_tensor *x = a->init.kind == PPL_INIT_NORMAL ? ad_random_normal(AD_SHAPE(n), 0) : ad_random_uniform(AD_SHAPE(n), 0);
+    ad_tensor *x =
+        a->init.kind == PPL_INIT_NORMAL ? ad_random_normal(AD_SHAPE(n), 0) : ad_random_uniform(AD_SHAPE(n), 0);
     bool read = ad_read_data(x, out, AD_FROM_DOUBLE, n);
     ad__tape_close(c);
     return read;
@@ -82,59 +92,80 @@ static bool noise(ad_context *c, const ppl_param_args *a, int32_t name, double *
 
 static void copy(double *out, const ppl_init *init, int64_t n)
 {
-#define FROM(type) for (int64_t i = 0; i < n; i++) out[i] = (double)((const type *)init->data)[i]
+#define FROM(type)                                                                                                     \
+    for (int64_t i = 0; i < n; i++)                                                                                    \
+    out[i] = (double)((const type *)init->data)[i]
     switch (init->source) {
-    case AD_FROM_FLOAT: FROM(float); break;
-    case AD_FROM_DOUBLE: FROM(double); break;
-    case AD_FROM_INT: FROM(int); break;
-    case AD_FROM_INT64: FROM(int64_t); break;
-    case AD_FROM_BYTE: FROM(uint8_t); break;
+    case AD_FROM_FLOAT:
+        FROM(float);
+        break;
+    case AD_FROM_DOUBLE:
+        FROM(double);
+        break;
+    case AD_FROM_INT:
+        FROM(int);
+        break;
+    case AD_FROM_INT64:
+        FROM(int64_t);
+        break;
+    case AD_FROM_BYTE:
+        FROM(uint8_t);
+        break;
     }
 #undef FROM
 }
 
 /* Makes constrained values out[n] unconstrained; false, with an error, when one lies outside. */
-static bool unconstrain(ad_context *c, const dist_constraint *constraint, const char *name, const ad_shape *shape, double *x,
-                        int64_t n)
+static bool unconstrain(ad_context *c, const dist_constraint *constraint, const char *name, const ad_shape *shape,
+                        double *x, int64_t n)
 {
     char text[96];
     int64_t bad = 0, last = shape->rank ? shape->dim[shape->rank - 1] : 1;
-    if (dist_unconstrain_numbers(constraint, x, x, n, last, &bad)) return true;
-    ad__fail(c, AD_ERROR_SUPPORT, NULL, "parameter \"%s\": element %lld is %g, and must be %s", name, (long long)bad, x[bad],
-             dist_constraint_describe(constraint, text, sizeof text));
+    if (dist_unconstrain_numbers(constraint, x, x, n, last, &bad))
+        return true;
+    ad__fail(c, AD_ERROR_SUPPORT, NULL, "parameter \"%s\": element %lld is %g, and must be %s", name, (long long)bad,
+             x[bad], dist_constraint_describe(constraint, text, sizeof text));
     return false;
 }
 
 /* Fills the unconstrained leaf of a new parameter. */
 static bool initialise(ad_context *c, const ppl_param_args *a, const char *name, int32_t id, ad_tensor *leaf, int64_t n)
 {
-    if (a->init.kind == PPL_INIT_DEFAULT || n == 0) return true;
+    if (a->init.kind == PPL_INIT_DEFAULT || n == 0)
+        return true;
     if (a->init.kind == PPL_INIT_VALUES && !a->init.data) {
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "parameter \"%s\": the initial values are NULL", name);
         return false;
     }
     double *x = ad__allocate(c, NULL, (size_t)n * sizeof *x);
-    if (!x) return false;
+    if (!x)
+        return false;
     bool good = true;
-    if (a->init.kind == PPL_INIT_NORMAL || a->init.kind == PPL_INIT_UNIFORM) good = noise(c, a, id, x, n);
+    if (a->init.kind == PPL_INIT_NORMAL || a->init.kind == PPL_INIT_UNIFORM)
+        good = noise(c, a, id, x, n);
     for (int64_t i = 0; i < n && good; i++) {
-        if (a->init.kind == PPL_INIT_CONSTANT) x[i] = a->init.a;
-        if (a->init.kind == PPL_INIT_NORMAL) x[i] = a->init.b * x[i];
-        if (a->init.kind == PPL_INIT_UNIFORM) x[i] = a->init.a + (a->init.b - a->init.a) * x[i];
+        if (a->init.kind == PPL_INIT_CONSTANT)
+            x[i] = a->init.a;
+        if (a->init.kind == PPL_INIT_NORMAL)
+            x[i] = a->init.b * x[i];
+        if (a->init.kind == PPL_INIT_UNIFORM)
+            x[i] = a->init.a + (a->init.b - a->init.a) * x[i];
     }
-    if (a->init.kind == PPL_INIT_VALUES) copy(x, &a->init, n);
+    if (a->init.kind == PPL_INIT_VALUES)
+        copy(x, &a->init, n);
     good = good && unconstrain(c, &a->constraint, name, &a->shape, x, n) && ad_write_data(leaf, x, AD_FROM_DOUBLE, n);
     ad__allocate(c, x, 0);
     return good;
 }
 
-/* ---- the store ------------------------------------------------------------------------------------------------------------- */
+/* ---- the store --------------------------------------------------------------------------------------------------- */
 
 static param *make(ad_context *c, ppl_state *st, const ppl_message *m)
 {
     const ppl_param_args *a = m->param;
     int32_t shape = ad__shape(c, &a->shape);
-    if (shape < 0 || !ad__reserve(c, &st->params, &st->cap_params, st->n_params + 1, sizeof *st->params)) return NULL;
+    if (shape < 0 || !ad__reserve(c, &st->params, &st->cap_params, st->n_params + 1, sizeof *st->params))
+        return NULL;
     if (dist_constraint_discrete(a->constraint.kind) || dist_constraint_event_dim(a->constraint.kind) > a->shape.rank) {
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "parameter \"%s\" of shape %s cannot be constrained to %s", m->name,
                  ad__shape_text(c, &a->shape), dist_constraint_name(a->constraint.kind));
@@ -169,14 +200,15 @@ static bool agrees(ad_context *c, const param *p, const ppl_message *m)
     static const char hint[] = "ppl_param_delete starts a parameter afresh; ppl_module and other names keep two apart";
     const ad_shape *s = &ad__shape_info(c, p->shape)->shape, *asked = &m->param->shape;
     if (s->rank != asked->rank || memcmp(s->dim, asked->dim, (size_t)s->rank * sizeof *s->dim)) {
-        ad__fail(c, AD_ERROR_SHAPE, hint, "parameter \"%s\" has shape %s since its first visit, and shape %s here", m->name,
-                 ad__shape_text(c, s), ad__shape_text(c, asked));
+        ad__fail(c, AD_ERROR_SHAPE, hint, "parameter \"%s\" has shape %s since its first visit, and shape %s here",
+                 m->name, ad__shape_text(c, s), ad__shape_text(c, asked));
         return false;
     }
     if (!dist_constraint_equal(&p->constraint, &m->param->constraint)) {
         char before[96], now[96];
-        ad__fail(c, AD_ERROR_SITE, hint, "parameter \"%s\" is constrained to be %s since its first visit, and to be %s here",
-                 m->name, dist_constraint_describe(&p->constraint, before, sizeof before),
+        ad__fail(c, AD_ERROR_SITE, hint,
+                 "parameter \"%s\" is constrained to be %s since its first visit, and to be %s here", m->name,
+                 dist_constraint_describe(&p->constraint, before, sizeof before),
                  dist_constraint_describe(&m->param->constraint, now, sizeof now));
         return false;
     }
@@ -186,9 +218,11 @@ static bool agrees(ad_context *c, const param *p, const ppl_message *m)
 void ppl__param_value(ad_context *c, ppl_state *st, ppl_message *m)
 {
     name_slot *slot = ppl__name_slot(c, st, m->id);
-    if (!slot || !m->param) return;
+    if (!slot || !m->param)
+        return;
     param *p = slot->param ? &st->params[slot->param - 1] : make(c, st, m);
-    if (!p || !agrees(c, p, m)) return;
+    if (!p || !agrees(c, p, m))
+        return;
     if (p->tape_generation != c->tape->generation) {
         p->value = dist_constrain(&p->constraint, DIST_TRANSFORM_TO, p->leaf);
         p->tape_generation = c->tape->generation;
@@ -213,32 +247,37 @@ static void end(ppl_state *st, param *p)
 /* Drops dead entries at the end of the list, so that a store filled and cleared in turn does not grow. */
 static void trim(ppl_state *st)
 {
-    while (st->n_params && !st->params[st->n_params - 1].leaf) st->n_params--;
+    while (st->n_params && !st->params[st->n_params - 1].leaf)
+        st->n_params--;
 }
 
 void ppl__params_settle(ppl_state *st, bool keep)
 {
     for (int64_t i = 0; i < st->n_params; i++) {
         param *p = &st->params[i];
-        if (p->newborn && p->leaf && !keep) end(st, p);
+        if (p->newborn && p->leaf && !keep)
+            end(st, p);
         p->newborn = false;
     }
     trim(st);
     st->in_step = false;
 }
 
-/* ---- the user's calls -------------------------------------------------------------------------------------------------------- */
+/* ---- the user's calls -------------------------------------------------------------------------------------------- */
 
 static param *named(ad_context *c, ppl_state *st, const char *name, int64_t n)
 {
     param *p = ppl__param_find(c, st, name);
     if (!p) {
-        ad__fail(c, AD_ERROR_ARGUMENT, "a parameter is made at its first visit in a step; modules prefix its name, as in decoder$$$fc1.weight",
-                 "there is no parameter \"%s\"", name ? name : "?");
+        ad__fail(
+            c, AD_ERROR_ARGUMENT,
+            "a parameter is made at its first visit in a step; modules prefix its name, as in decoder$$$fc1.weight",
+            "there is no parameter \"%s\"", name ? name : "?");
         return NULL;
     }
     const shape_info *s = ad__shape_info(c, p->shape);
-    if (n == s->size) return p;
+    if (n == s->size)
+        return p;
     ad__fail(c, AD_ERROR_SHAPE, NULL, "parameter \"%s\" has shape %s, %lld elements; %lld were asked for", name,
              ad__shape_text(c, &s->shape), (long long)s->size, (long long)n);
     return NULL;
@@ -248,7 +287,8 @@ bool ppl_param_read(const char *name, void *out, ad_source type, int64_t n)
 {
     ad_context *c = ad__current();
     ppl_state *st = ppl__state(c);
-    if (!st || !ad__tape_open(c, 0, 0)) return false;
+    if (!st || !ad__tape_open(c, 0, 0))
+        return false;
     param *p = named(c, st, name, n);
     bool read = p && ad_read_data(dist_constrain(&p->constraint, DIST_TRANSFORM_TO, p->leaf), out, type, n);
     ad__tape_close(c);
@@ -259,11 +299,14 @@ bool ppl_param_write(const char *name, const void *data, ad_source type, int64_t
 {
     ad_context *c = ad__current();
     ppl_state *st = ppl__state(c);
-    if (!st) return false;
-    if (!c->tape) c->error_kind = AD_ERROR_NONE;
+    if (!st)
+        return false;
+    if (!c->tape)
+        c->error_kind = AD_ERROR_NONE;
     param *p = named(c, st, name, n);
     double *x = p && data ? ad__allocate(c, NULL, (size_t)(n ? n : 1) * sizeof *x) : NULL;
-    if (!x) return false;
+    if (!x)
+        return false;
     copy(x, &(ppl_init){ .data = data, .source = type }, n);
     bool written = unconstrain(c, &p->constraint, name, &ad__shape_info(c, p->shape)->shape, x, n) &&
                    ad_write_data(p->leaf, x, AD_FROM_DOUBLE, n);
@@ -288,7 +331,8 @@ int64_t ppl_param_count(void)
 {
     ppl_state *st = ppl__state(ad__current());
     int64_t n = 0;
-    for (int64_t i = 0; st && i < st->n_params; i++) n += st->params[i].leaf != NULL;
+    for (int64_t i = 0; st && i < st->n_params; i++)
+        n += st->params[i].leaf != NULL;
     return n;
 }
 
@@ -297,7 +341,8 @@ const char *ppl_param_name(int64_t i)
     ad_context *c = ad__current();
     ppl_state *st = ppl__state(c);
     for (int64_t k = 0; st && k < st->n_params; k++)
-        if (st->params[k].leaf && i-- == 0) return ad__name_text(c, st->params[k].name);
+        if (st->params[k].leaf && i-- == 0)
+            return ad__name_text(c, st->params[k].name);
     return NULL;
 }
 
@@ -318,7 +363,8 @@ bool ppl__glob(const char *pattern, const char *text)
             return false;
         }
     }
-    while (*pattern == '*') pattern++;
+    while (*pattern == '*')
+        pattern++;
     return !*pattern;
 }
 
@@ -329,10 +375,12 @@ int64_t ppl_param_delete(const char *pattern)
     int64_t n = 0;
     for (int64_t i = 0; st && i < st->n_params; i++) {
         param *p = &st->params[i];
-        if (!p->leaf || (pattern && !ppl__glob(pattern, ad__name_text(c, p->name)))) continue;
+        if (!p->leaf || (pattern && !ppl__glob(pattern, ad__name_text(c, p->name))))
+            continue;
         end(st, p);
         n++;
     }
-    if (st) trim(st);
+    if (st)
+        trim(st);
     return n;
 }

@@ -5,27 +5,32 @@
 
 #include "ppl/state.h"
 
-/* ---- what a plate does to messages -------------------------------------------------------------------------------------- */
+/* ---- what a plate does to messages ------------------------------------------------------------------------------- */
 
 /* m.fn with dimension frame.dim of its batch shape made frame.size; free dimensions are those of size 1. */
 static void broadcast(ad_context *c, ppl_message *m, const ppl_frame *f)
 {
     ad_shape own = dist_batch_shape(m->fn), batch = own;
     int shift = -f->dim - own.rank;
-    if (!ad__ok(c)) return;
+    if (!ad__ok(c))
+        return;
     if (shift > 0) {
         batch.rank = -f->dim;
         memmove(batch.dim + shift, own.dim, (size_t)own.rank * sizeof *own.dim);
-        for (int i = 0; i < shift; i++) batch.dim[i] = 1;
+        for (int i = 0; i < shift; i++)
+            batch.dim[i] = 1;
     }
     int64_t *size = &batch.dim[batch.rank + f->dim];
-    if (*size == f->size && shift <= 0) return;
+    if (*size == f->size && shift <= 0)
+        return;
     if (*size != 1 && *size != f->size) {
-        ad__fail(c, AD_ERROR_SHAPE, "dist_to_event(d, 1) if the last dimension is one draw; .dim of the plate to choose another dimension",
-                 "Shape mismatch inside plate('%s') at site \"%s\": %s has batch shape %s; plate \"%s\" wants size %lld at "
-                 "dimension %d, found %lld",
-                 f->name, m->name, dist_name(m->fn), ad__shape_text(c, &own), f->name, (long long)f->size, f->dim,
-                 (long long)*size);
+        ad__fail(
+            c, AD_ERROR_SHAPE,
+            "dist_to_event(d, 1) if the last dimension is one draw; .dim of the plate to choose another dimension",
+            "Shape mismatch inside plate('%s') at site \"%s\": %s has batch shape %s; plate \"%s\" wants size %lld at "
+            "dimension %d, found %lld",
+            f->name, m->name, dist_name(m->fn), ad__shape_text(c, &own), f->name, (long long)f->size, f->dim,
+            (long long)*size);
         return;
     }
     *size = f->size;
@@ -45,7 +50,8 @@ static void process(ppl_handler *h, ppl_message *m)
     m->frame[0] = &p->frame;
     m->n_frames++;
     m->scale *= p->scale;
-    if (m->type == PPL_SAMPLE && m->fn && p->frame.dim && p->frame.size >= 0 && ad__ok(c)) broadcast(c, m, &p->frame);
+    if (m->type == PPL_SAMPLE && m->fn && p->frame.dim && p->frame.size >= 0 && ad__ok(c))
+        broadcast(c, m, &p->frame);
 }
 
 /* Parameters with an event_dim, and the data of ppl_subsample: rows of this plate's members. */
@@ -53,22 +59,26 @@ static void postprocess(ppl_handler *h, ppl_message *m)
 {
     ad_context *c = ad__current();
     const plate *p = h->user;
-    if ((m->type != PPL_PARAM && m->type != PPL_SELECT) || m->event_dim < 0 || !p->frame.dim || !ad__ok(c)) return;
+    if ((m->type != PPL_PARAM && m->type != PPL_SELECT) || m->event_dim < 0 || !p->frame.dim || !ad__ok(c))
+        return;
     ad_shape s = ad_shape_of(m->value);
     int axis = s.rank + p->frame.dim - m->event_dim;
-    if (!ad__ok(c) || axis < 0 || s.dim[axis] == 1 || p->frame.size < 0) return;
+    if (!ad__ok(c) || axis < 0 || s.dim[axis] == 1 || p->frame.size < 0)
+        return;
     if (s.dim[axis] != p->frame.full_size) {
         ad__fail(c, AD_ERROR_SHAPE, NULL,
-                 "inside plate \"%s\" of size %lld: invalid shape of %s%s%s: %s has size %lld at dimension %d (event_dim %d)",
-                 p->frame.name, (long long)p->frame.full_size, m->type == PPL_PARAM ? "parameter \"" : "",
-                 m->name, m->type == PPL_PARAM ? "\"" : "", ad__shape_text(c, &s), (long long)s.dim[axis],
-                 axis - s.rank, m->event_dim);
+                 "inside plate \"%s\" of size %lld: invalid shape of %s%s%s: %s has size %lld at dimension %d "
+                 "(event_dim %d)",
+                 p->frame.name, (long long)p->frame.full_size, m->type == PPL_PARAM ? "parameter \"" : "", m->name,
+                 m->type == PPL_PARAM ? "\"" : "", ad__shape_text(c, &s), (long long)s.dim[axis], axis - s.rank,
+                 m->event_dim);
         return;
     }
-    if (p->index) m->value = ad_gather(m->value, axis, p->index);
+    if (p->index)
+        m->value = ad_gather(m->value, axis, p->index);
 }
 
-/* ---- opening -------------------------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 static plate *refuse(ad_context *c, ad_error_kind kind, const ppl_plate_args *a, const char *hint, const char *text)
 {
@@ -86,7 +96,8 @@ static int free_dim(ad_context *c, const ppl_state *st, const ppl_plate_args *a)
     }
     int i = a->dim ? -a->dim - 1 : 0;
     if (!a->dim)
-        while (i < AD_MAX_RANK && st->by_dim[i]) i++;
+        while (i < AD_MAX_RANK && st->by_dim[i])
+            i++;
     if (i == AD_MAX_RANK) {
         ad__fail(c, AD_ERROR_LIMIT, NULL, "plate stack overflow: no dimension is left for plate \"%s\"", a->name);
         return 0;
@@ -102,7 +113,9 @@ static int free_dim(ad_context *c, const ppl_state *st, const ppl_plate_args *a)
 /* Indices of a subsampled plate: sent as a message, so that replay shares the guide's. NULL after an error. */
 static ad_tensor *members(ad_context *c, ppl_state *st, int32_t id, const ppl_plate_args *a, int64_t batch)
 {
-    ppl_message m = { .type = PPL_SUBSAMPLE, .name = ad__name_text(c, id), .id = id, .scale = 1, .event_dim = -1, .at = a->at_ };
+    ppl_message m = {
+        .type = PPL_SUBSAMPLE, .name = ad__name_text(c, id), .id = id, .scale = 1, .event_dim = -1, .at = a->at_
+    };
     m.value = a->subsample;
     if (!m.value) {
         int32_t site = c->tape->site;
@@ -110,12 +123,14 @@ static ad_tensor *members(ad_context *c, ppl_state *st, int32_t id, const ppl_pl
         m.value = batch < a->size ? ad_random_index(a->size, batch, st->particle) : NULL;
         c->tape->site = site;
     }
-    if (!m.value) return NULL;
+    if (!m.value)
+        return NULL;
     ad_tensor *drawn = m.value;
     m.done = a->subsample != NULL;
     ppl_send(&m);
     ad_shape s = ad_shape_of(m.value ? m.value : drawn);
-    if (!ad__ok(c)) return NULL;
+    if (!ad__ok(c))
+        return NULL;
     if (s.rank != 1 || s.dim[0] != batch) {
         ad__fail(c, AD_ERROR_SHAPE, "model and guide must subsample a plate alike",
                  "plate \"%s\": subsample_size %lld does not match len(subsample): indices have shape %s", a->name,
@@ -123,7 +138,8 @@ static ad_tensor *members(ad_context *c, ppl_state *st, int32_t id, const ppl_pl
         return NULL;
     }
     if (ad_dtype_of(m.value) != AD_INT64) {
-        refuse(c, AD_ERROR_ARGUMENT, a, "make them with ad_from of int or int64_t", "the subsample's indices are not integers");
+        refuse(c, AD_ERROR_ARGUMENT, a, "make them with ad_from of int or int64_t",
+               "the subsample's indices are not integers");
         return NULL;
     }
     return m.value;
@@ -133,21 +149,29 @@ static ad_tensor *members(ad_context *c, ppl_state *st, int32_t id, const ppl_pl
 static bool sizes(ad_context *c, const ppl_plate_args *a, int64_t *batch, int64_t *full)
 {
     *batch = *full = a->size;
-    if (a->size == PPL_ANY_SIZE && !a->subsample_size && !a->subsample && !a->full_size) return true;
-    if (a->size <= 0) return refuse(c, AD_ERROR_ARGUMENT, a, NULL, "the size must be positive"), false;
+    if (a->size == PPL_ANY_SIZE && !a->subsample_size && !a->subsample && !a->full_size)
+        return true;
+    if (a->size <= 0)
+        return refuse(c, AD_ERROR_ARGUMENT, a, NULL, "the size must be positive"), false;
     if (a->subsample_size < 0 || a->full_size < 0)
         return refuse(c, AD_ERROR_ARGUMENT, a, NULL, "subsample_size and full_size must not be negative"), false;
     if (a->full_size && (a->subsample_size || a->subsample))
-        return refuse(c, AD_ERROR_ARGUMENT, a, "full_size is for minibatches taken elsewhere, subsample_size for those taken here",
-                      "full_size and a subsample exclude each other"), false;
+        return refuse(c, AD_ERROR_ARGUMENT, a,
+                      "full_size is for minibatches taken elsewhere, subsample_size for those taken here",
+                      "full_size and a subsample exclude each other"),
+               false;
     if (a->full_size && a->full_size < a->size)
-        return refuse(c, AD_ERROR_ARGUMENT, a, "size is the batch's, full_size the population's", "full_size is below size"), false;
-    if (a->full_size) *full = a->full_size;
-    if (a->subsample) *batch = ad_dim(a->subsample, 0);
+        return refuse(c, AD_ERROR_ARGUMENT, a, "size is the batch's, full_size the population's",
+                      "full_size is below size"),
+               false;
+    if (a->full_size)
+        *full = a->full_size;
+    if (a->subsample)
+        *batch = ad_dim(a->subsample, 0);
     if (a->subsample_size) {
         if (a->subsample && a->subsample_size != *batch) {
-            ad__fail(c, AD_ERROR_SHAPE, NULL, "plate \"%s\": subsample_size %lld does not match len(subsample), %lld", a->name,
-                     (long long)a->subsample_size, (long long)*batch);
+            ad__fail(c, AD_ERROR_SHAPE, NULL, "plate \"%s\": subsample_size %lld does not match len(subsample), %lld",
+                     a->name, (long long)a->subsample_size, (long long)*batch);
             return false;
         }
         *batch = a->subsample_size < a->size ? a->subsample_size : a->size;
@@ -165,16 +189,20 @@ static plate *open_plate(ad_context *c, ppl_state *st, ppl_plate_args *a, bool s
 {
     int64_t batch, full;
     ppl__at(c, a->at_);
-    if (!ad__ok(c)) return NULL;
+    if (!ad__ok(c))
+        return NULL;
     plate *p = ad__step_bytes(c, sizeof *p);
-    if (!p) return NULL;
+    if (!p)
+        return NULL;
     int32_t id = ad__name(c, a->name);
     name_slot *slot = ppl__name_slot(c, st, id);
-    if (!slot || !sizes(c, a, &batch, &full)) return NULL;
+    if (!slot || !sizes(c, a, &batch, &full))
+        return NULL;
     plate *before = earlier(c, st, slot);
     if (before && before->open)
         return refuse(c, AD_ERROR_SITE, a, "nested plates need different names", "duplicate plate, it is open already");
-    if (before && (before->frame.size != batch || before->frame.full_size != full || before->sequential != sequential)) {
+    if (before &&
+        (before->frame.size != batch || before->frame.full_size != full || before->sequential != sequential)) {
         ad__fail(c, AD_ERROR_SITE, "give it another name",
                  "duplicate plate \"%s\": size %lld of %lld here, %lld of %lld before%s", a->name, (long long)batch,
                  (long long)full, (long long)before->frame.size, (long long)before->frame.full_size,
@@ -186,29 +214,36 @@ static plate *open_plate(ad_context *c, ppl_state *st, ppl_plate_args *a, bool s
                   .id = id,
                   .scale = batch > 0 ? (double)full / (double)batch : 1,
                   .sequential = sequential };
-    if (!sequential && !(p->frame.dim = free_dim(c, st, a))) return NULL;
+    if (!sequential && !(p->frame.dim = free_dim(c, st, a)))
+        return NULL;
     if (before)
         p->index = before->index;
     else if (a->subsample || a->subsample_size)
         p->index = members(c, st, id, a, batch);
-    if (!ad__ok(c)) return NULL;
+    if (!ad__ok(c))
+        return NULL;
     slot = ppl__name_slot(c, st, id); /* handlers may have made names */
-    if (!slot) return NULL;
+    if (!slot)
+        return NULL;
     *slot = (name_slot){ .param = slot->param, .run = st->run, .tape_generation = c->tape->generation, .plate = p };
     return p;
 }
 
-/* 0, 1, ..., n - 1: the front of a persistent tensor, which a larger need replaces but never ends: tapes may hold it. */
+/* 0, 1, ..., n - 1: the front of a persistent tensor, which a larger need replaces but never ends: tapes may hold it.
+ */
 static ad_tensor *all_members(ad_context *c, ppl_state *st, int64_t n)
 {
     if (n > st->n_members) {
         int64_t size = n > 2 * st->n_members ? n : 2 * st->n_members;
         int64_t *i = ad__allocate(c, NULL, (size_t)size * sizeof *i);
-        if (!i) return AD_NIL;
-        for (int64_t k = 0; k < size; k++) i[k] = k;
+        if (!i)
+            return AD_NIL;
+        for (int64_t k = 0; k < size; k++)
+            i[k] = k;
         ad_tensor *grown = ad_from_data(i, AD_FROM_INT64, AD_SHAPE(size));
         ad__allocate(c, i, 0);
-        if (ad_is_nil(grown)) return AD_NIL;
+        if (ad_is_nil(grown))
+            return AD_NIL;
         st->members = grown;
         st->n_members = size;
     }
@@ -220,19 +255,30 @@ static ppl_plate_scope begin(ppl_plate_args *a, bool sequential)
     ad_context *c = ad__current();
     ppl_state *st = ppl__state(c);
     ppl_plate_scope s = { .context = c, .handler = { .process = process, .postprocess = postprocess } };
-    if (a->index) *a->index = AD_NIL;
-    if (!st) return s;
+    if (a->index)
+        *a->index = AD_NIL;
+    if (!st)
+        return s;
     plate *p = open_plate(c, st, a, sequential);
-    if (!p) return s;
-    if (a->index && p->index) *a->index = p->index;
-    if (a->index && !p->index) *a->index = p->frame.size < 0 ? AD_NIL : all_members(c, st, p->frame.size);
+    if (!p)
+        return s;
+    if (a->index && p->index)
+        *a->index = p->index;
+    if (a->index && !p->index)
+        *a->index = p->frame.size < 0 ? AD_NIL : all_members(c, st, p->frame.size);
     s.plate = p;
     return s;
 }
-ppl_plate_scope ppl_plate_begin(ppl_plate_args a) { return begin(&a, false); }
-ppl_plate_scope ppl_each_begin(ppl_plate_args a) { return begin(&a, true); }
+ppl_plate_scope ppl_plate_begin(ppl_plate_args a)
+{
+    return begin(&a, false);
+}
+ppl_plate_scope ppl_each_begin(ppl_plate_args a)
+{
+    return begin(&a, true);
+}
 
-/* ---- scopes ----------------------------------------------------------------------------------------------------------------- */
+/* ---- scopes ------------------------------------------------------------------------------------------------------ */
 
 static void enter(ppl_plate_scope *s)
 {
@@ -251,41 +297,50 @@ static void enter(ppl_plate_scope *s)
     p->where = (error_frame){ .outer = c->frame, .kind = "plate", .name = p->frame.name };
     c->frame = &p->where;
     st->plates = p;
-    if (p->frame.dim) st->by_dim[-1 - p->frame.dim] = p;
+    if (p->frame.dim)
+        st->by_dim[-1 - p->frame.dim] = p;
 }
 
 void ppl_plate_enter(ppl_plate_scope *s)
 {
-    if (s->plate) enter(s);
+    if (s->plate)
+        enter(s);
 }
 
 void ppl_plate_leave(ppl_plate_scope *s)
 {
     plate *p = s->plate;
-    if (!p || !p->open) return;
+    if (!p || !p->open)
+        return;
     ppl_state *st = ppl__state(s->context);
     ppl__unwind(st, s->depth);
     p->open = false;
     s->context->frame = p->where.outer;
     st->plates = p->outer;
-    if (p->frame.dim) st->by_dim[-1 - p->frame.dim] = NULL;
+    if (p->frame.dim)
+        st->by_dim[-1 - p->frame.dim] = NULL;
 }
 
 /* The members are 0, 1, ..., or the subsampled ones; each iteration has a frame of its own. */
 bool ppl_each_next(ppl_plate_scope *s, int64_t *i)
 {
     plate *p = s->plate;
-    if (!p || !ad__ok(s->context)) return false;
-    if (s->next == 0) enter(s);
-    if (!s->plate || s->next >= p->frame.size) return false;
+    if (!p || !ad__ok(s->context))
+        return false;
+    if (s->next == 0)
+        enter(s);
+    if (!s->plate || s->next >= p->frame.size)
+        return false;
     if (s->next > 0) {
         plate *again = ad__step_bytes(s->context, sizeof *again);
-        if (!again) return false;
+        if (!again)
+            return false;
         *again = *p;
         again->frame.counter = s->next;
         s->handler.user = again;
     }
     *i = s->next++;
-    if (p->index) *i = (int64_t)ad_item(ad_slice(p->index, 0, *i, 1));
+    if (p->index)
+        *i = (int64_t)ad_item(ad_slice(p->index, 0, *i, 1));
     return ad__ok(s->context);
 }

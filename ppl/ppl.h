@@ -26,11 +26,11 @@ extern "C" {
 /* ---- sample sites ------------------------------------------------------------------------------------------------ */
 
 typedef struct ppl_sample_args {
-    const char *name;   /* unique in a run of the model */
-    distribution *fn;   /* plates around the site expand it: every cell draws independently */
-    ad_tensor *obs;     /* the value, when it is data */
-    ad_tensor *obs_mask; /* 1 where obs is data and 0 where it is missing, of the batch shape: the missing part is drawn.
-                            Makes the sites <name>_observed and <name>_unobserved; the guide gives the latter */
+    const char *name;    /* unique in a run of the model */
+    distribution *fn;    /* plates around the site expand it: every cell draws independently */
+    ad_tensor *obs;      /* the value, when it is data */
+    ad_tensor *obs_mask; /* 1 where obs is data and 0 where it is missing, of the batch shape: the missing part is
+                            drawn. Makes the sites <name>_observed and <name>_unobserved; the guide gives the latter */
     ppl_infer infer;
     ppl_source at_;
 } ppl_sample_args;
@@ -43,11 +43,18 @@ AD_API ad_tensor *ppl_factor_site(ppl_source at, const char *name, ad_tensor *lo
 /* Records a value under a name: it is in traces and predictions but has no density. */
 AD_API ad_tensor *ppl_deterministic_site(ppl_source at, const char *name, ad_tensor *value);
 
-/* ---- parameters ---------------------------------------------------------------------------------------------------- */
+/* ---- parameters ----------------------------------------------------------------------------------------------------
+ */
 
 /* How a parameter begins: a description, drawn when the parameter is made and never again. Draws depend on the seed and
  * the parameter's name alone. Values are constrained ones, as the model sees them. */
-typedef enum ppl_init_kind { PPL_INIT_DEFAULT, PPL_INIT_CONSTANT, PPL_INIT_NORMAL, PPL_INIT_UNIFORM, PPL_INIT_VALUES } ppl_init_kind;
+typedef enum ppl_init_kind {
+    PPL_INIT_DEFAULT,
+    PPL_INIT_CONSTANT,
+    PPL_INIT_NORMAL,
+    PPL_INIT_UNIFORM,
+    PPL_INIT_VALUES
+} ppl_init_kind;
 typedef struct ppl_init {
     ppl_init_kind kind; /* the default is what unconstrained zeros become: 0, or 1 if positive */
     double a, b;
@@ -60,8 +67,8 @@ typedef struct ppl_param_args {
     ad_shape shape;
     ppl_init init;
     dist_constraint constraint; /* real by default; the optimiser moves an unconstrained tensor behind it */
-    int event_dim;       /* inside a subsampled plate: so many dimensions on the right are no plate's, the plate's rows */
-    bool event_dim_set;  /* are taken; set this for event_dim 0 */
+    int event_dim; /* inside a subsampled plate: so many dimensions on the right are no plate's, the plate's rows */
+    bool event_dim_set; /* are taken; set this for event_dim 0 */
     ppl_source at_;
 } ppl_param_args;
 
@@ -70,7 +77,8 @@ typedef struct ppl_param_args {
 AD_API ad_tensor *ppl_param_site(ppl_param_args a);
 
 /* Reading and writing by full name, as the model sees the values (constrained); n counts elements. False, and an error,
- * when there is no such parameter or n is not its size. Outside a step. In C the pointer's type chooses: double, float. */
+ * when there is no such parameter or n is not its size. Outside a step. In C the pointer's type chooses: double, float.
+ */
 AD_API bool ppl_param_read(const char *name, void *out, ad_source type, int64_t n);
 AD_API bool ppl_param_write(const char *name, const void *data, ad_source type, int64_t n);
 AD_API bool ppl_param_exists(const char *name);
@@ -80,7 +88,8 @@ AD_API const char *ppl_param_name(int64_t i); /* in order of first visit, NULL b
 /* Ends the parameters whose names match (* stands for any text, ? for one character); NULL: all. Returns how many. */
 AD_API int64_t ppl_param_delete(const char *pattern);
 
-/* ---- plates -------------------------------------------------------------------------------------------------------- */
+/* ---- plates --------------------------------------------------------------------------------------------------------
+ */
 
 enum { PPL_ANY_SIZE = -1 }; /* a plate that only claims its dimension */
 
@@ -115,7 +124,7 @@ AD_API void ppl_plate_leave(ppl_plate_scope *s);
  * The data unchanged in plates that are not subsampled. */
 AD_API ad_tensor *ppl_subsample_site(ppl_source at, ad_tensor *data, int event_dim);
 
-/* ---- scopes of names, and the rest ----------------------------------------------------------------------------------- */
+/* ---- scopes of names, and the rest ------------------------------------------------------------------------------- */
 
 typedef struct ppl_module_scope {
     ad_context *context;
@@ -169,8 +178,8 @@ AD_API bool ppl_ok(void);
 /* The sequential plate: ppl_each (i, "rows", n) { ... } runs its block for every member i (int64_t); site names must
  * differ between iterations. `break` and `continue` do as in any loop. */
 #define ppl_each(i, ...)                                                                                               \
-    for (ppl_plate_scope ppl_scope_ __attribute__((cleanup(ppl_plate_leave))) =                                        \
-             ppl_each_begin((ppl_plate_args){ __VA_ARGS__, .at_ = PPL_HERE });                                         \
+    for (ppl_plate_scope ppl_scope_                                                                                    \
+         __attribute__((cleanup(ppl_plate_leave))) = ppl_each_begin((ppl_plate_args){ __VA_ARGS__, .at_ = PPL_HERE }); \
          !ppl_scope_.entered;)                                                                                         \
         for (int64_t i = 0; ppl_each_next(&ppl_scope_, &i) || (ppl_scope_.entered = true, false);)
 #define ppl_subsample(data, event_dim) ppl_subsample_site(PPL_HERE, (data), (event_dim))

@@ -28,38 +28,47 @@ ppl_predictive *ppl_predictive_new_functions(ppl_function model, ppl_function gu
 {
     ad_context *c = ad__current();
     ppl_state *st = ppl__state(c);
-    if (!st) return NULL;
-    if (!c->tape) c->error_kind = AD_ERROR_NONE;
+    if (!st)
+        return NULL;
+    if (!c->tape)
+        c->error_kind = AD_ERROR_NONE;
     ppl__at(c, o.at_);
     if (!model || o.samples < 1) {
-        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "ppl_predictive_new: %s", model ? "samples must be at least 1" : "the model is NULL");
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "ppl_predictive_new: %s",
+                 model ? "samples must be at least 1" : "the model is NULL");
         return NULL;
     }
     ppl_predictive *p = ad__allocate(c, NULL, sizeof *p);
-    if (!p) return NULL;
+    if (!p)
+        return NULL;
     *p = (ppl_predictive){ .context = c, .model = model, .guide = guide, .samples = o.samples };
     p->stream = STREAM_FIRST + 4 * st->instances++ + STREAM_PREDICT;
     size_t text = 1;
-    for (const char *const *s = o.sites; s && *s; s++) text += strlen(*s) + 1;
+    for (const char *const *s = o.sites; s && *s; s++)
+        text += strlen(*s) + 1;
     if (o.sites && (p->wanted = ad__allocate(c, NULL, text))) {
         char *to = p->wanted;
-        for (const char *const *s = o.sites; *s; to += strlen(*s) + 1, s++) memcpy(to, *s, strlen(*s) + 1);
+        for (const char *const *s = o.sites; *s; to += strlen(*s) + 1, s++)
+            memcpy(to, *s, strlen(*s) + 1);
         *to = '\0';
     }
-    if (ad__ok(c) && (p->call = ppl__call_new(c, &o.args))) return p;
+    if (ad__ok(c) && (p->call = ppl__call_new(c, &o.args)))
+        return p;
     ppl_predictive_free(p);
     return NULL;
 }
 
 static void forget(ad_context *c, ppl_predictive *p)
 {
-    for (int64_t i = 0; i < p->n; i++) ad__allocate(c, p->site[i].values, 0);
+    for (int64_t i = 0; i < p->n; i++)
+        ad__allocate(c, p->site[i].values, 0);
     p->n = 0;
 }
 
 void ppl_predictive_free(ppl_predictive *p)
 {
-    if (!p) return;
+    if (!p)
+        return;
     ad_context *c = p->context, *previous = ad_context_use(c);
     forget(c, p);
     ppl__call_free(c, p->call);
@@ -69,26 +78,32 @@ void ppl_predictive_free(ppl_predictive *p)
     ad_context_use(previous);
 }
 
-/* ---- drawing -------------------------------------------------------------------------------------------------------------- */
+/* ---- drawing ----------------------------------------------------------------------------------------------------- */
 
 static bool wanted(const ppl_predictive *p, const site *s)
 {
-    if (s->m.type != PPL_SAMPLE) return false;
-    if (!p->wanted) return !s->m.is_observed || s->m.infer.deterministic;
+    if (s->m.type != PPL_SAMPLE)
+        return false;
+    if (!p->wanted)
+        return !s->m.is_observed || s->m.infer.deterministic;
     for (const char *w = p->wanted; *w; w += strlen(w) + 1)
-        if (!strcmp(w, s->m.name)) return true;
+        if (!strcmp(w, s->m.name))
+            return true;
     return false;
 }
 
 static drawn *place_of(ad_context *c, ppl_predictive *p, const site *s)
 {
     for (int64_t i = 0; i < p->n; i++)
-        if (p->site[i].name == s->m.id) return &p->site[i];
-    if (!ad__reserve(c, &p->site, &p->cap, p->n + 1, sizeof *p->site)) return NULL;
+        if (p->site[i].name == s->m.id)
+            return &p->site[i];
+    if (!ad__reserve(c, &p->site, &p->cap, p->n + 1, sizeof *p->site))
+        return NULL;
     drawn *d = &p->site[p->n];
     *d = (drawn){ .name = s->m.id, .shape = ad_shape_of(s->m.value), .size = ad_size(s->m.value) };
     size_t bytes = (size_t)(p->samples * d->size) * sizeof *d->values;
-    if (!(d->values = ad__allocate(c, NULL, bytes ? bytes : 1))) return NULL;
+    if (!(d->values = ad__allocate(c, NULL, bytes ? bytes : 1)))
+        return NULL;
     memset(d->values, 0, bytes);
     p->n++;
     return d;
@@ -104,53 +119,64 @@ static bool keep(ad_context *c, ppl_predictive *p, const trace *t, int64_t draw)
 {
     node_id *roots = ad__step_bytes(c, (size_t)(t->n + 1) * sizeof *roots);
     int n = 0;
-    if (!roots) return false;
+    if (!roots)
+        return false;
     for (int i = 0; i < t->n; i++)
-        if (wanted(p, t->site[i]) && !ad__tensor(c, t->site[i]->m.value)) roots[n++] = ad__node(c, t->site[i]->m.value, "a site");
-    if (n && !ad__run(c, &(run_request){ .roots = roots, .n_roots = n, .final = true }, NULL)) return false;
+        if (wanted(p, t->site[i]) && !ad__tensor(c, t->site[i]->m.value))
+            roots[n++] = ad__node(c, t->site[i]->m.value, "a site");
+    if (n && !ad__run(c, &(run_request){ .roots = roots, .n_roots = n, .final = true }, NULL))
+        return false;
     for (int i = 0; i < t->n; i++) {
         const site *s = t->site[i];
-        if (!wanted(p, s)) continue;
+        if (!wanted(p, s))
+            continue;
         drawn *d = place_of(c, p, s);
-        if (!d) return false;
+        if (!d)
+            return false;
         ad_shape shape = ad_shape_of(s->m.value);
         if (!same(&shape, &d->shape)) {
-            ad__fail(c, AD_ERROR_SHAPE, "choose sites of one shape with .sites", "site \"%s\" has shape %s in one draw and %s in another",
-                     s->m.name, ad__shape_text(c, &d->shape), ad__shape_text(c, &shape));
+            ad__fail(c, AD_ERROR_SHAPE, "choose sites of one shape with .sites",
+                     "site \"%s\" has shape %s in one draw and %s in another", s->m.name, ad__shape_text(c, &d->shape),
+                     ad__shape_text(c, &shape));
             return false;
         }
-        if (!ad_read_data(s->m.value, d->values + draw * d->size, AD_FROM_DOUBLE, d->size)) return false;
+        if (!ad_read_data(s->m.value, d->values + draw * d->size, AD_FROM_DOUBLE, d->size))
+            return false;
     }
     return ad__ok(c);
 }
 
 bool ppl_predict_args(ppl_predictive *p, int n, const ppl_arg *args)
 {
-    if (!p) return ad_fail(AD_ERROR_ARGUMENT, NULL, "ppl_predict: the predictive is NULL"), false;
+    if (!p)
+        return ad_fail(AD_ERROR_ARGUMENT, NULL, "ppl_predict: the predictive is NULL"), false;
     ad_context *c = p->context, *previous = ad_context_use(c);
     ppl_state *st = ppl__state(c);
     uint64_t stream = st->seeded ? STREAM_SEEDED : p->stream, run = st->seeded ? 0 : p->runs;
     forget(c, p);
     bool good = true;
     for (int64_t i = 0; i < p->samples && good; i++) {
-        if (!(good = ad__tape_open(c, stream, run + (uint64_t)i))) break;
+        if (!(good = ad__tape_open(c, stream, run + (uint64_t)i)))
+            break;
         good = ppl__call_arguments(c, p->call, n, args);
         trace *guide = good && p->guide ? ppl__run(c, p->call, p->guide, "guide", NULL, NULL) : NULL;
         trace *model = ad__ok(c) ? ppl__run(c, p->call, p->model, "model", guide, NULL) : NULL;
         good = model && keep(c, p, model, i);
         ad__tape_close(c);
     }
-    if (!st->seeded) p->runs += (uint64_t)p->samples;
+    if (!st->seeded)
+        p->runs += (uint64_t)p->samples;
     ad_context_use(previous);
     return good;
 }
 
-/* ---- reading ---------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 static const drawn *find(const ppl_predictive *p, const char *name)
 {
     for (int64_t i = 0; p && i < p->n; i++)
-        if (!strcmp(ad__name_text(p->context, p->site[i].name), name)) return &p->site[i];
+        if (!strcmp(ad__name_text(p->context, p->site[i].name), name))
+            return &p->site[i];
     return NULL;
 }
 
@@ -164,14 +190,16 @@ bool ppl_predictive_read(ppl_predictive *p, const char *site, double *out, int64
 {
     const drawn *d = find(p, site);
     if (!d) {
-        ad_fail(AD_ERROR_SITE, "observed sites are kept only when .sites names them", "there are no predictions of a site \"%s\"", site);
+        ad_fail(AD_ERROR_SITE, "observed sites are kept only when .sites names them",
+                "there are no predictions of a site \"%s\"", site);
         return false;
     }
     if (n != p->samples * d->size) {
-        ad_fail(AD_ERROR_SHAPE, NULL, "ppl_predictive_read: room for %lld elements; site \"%s\" has %lld draws of %lld", (long long)n, site,
-                (long long)p->samples, (long long)d->size);
+        ad_fail(AD_ERROR_SHAPE, NULL, "ppl_predictive_read: room for %lld elements; site \"%s\" has %lld draws of %lld",
+                (long long)n, site, (long long)p->samples, (long long)d->size);
         return false;
     }
-    if (n) memcpy(out, d->values, (size_t)n * sizeof *out);
+    if (n)
+        memcpy(out, d->values, (size_t)n * sizeof *out);
     return true;
 }

@@ -4,8 +4,8 @@
  *   ppl_predict(p, x);
  *   ppl_predictive_read(p, "z", buffer, 1000);
  *
- * With a guide the model's latent sites take their values from it; without one they are drawn from the prior. A site with
- * data stays as it is: pass NULL for .obs to predict it. */
+ * With a guide the model's latent sites take their values from it; without one they are drawn from the prior. A site
+ * with data stays as it is: pass NULL for .obs to predict it. */
 #ifndef PPL_PREDICTIVE_H
 #define PPL_PREDICTIVE_H
 
@@ -26,7 +26,8 @@ typedef struct ppl_predictive_options {
 } ppl_predictive_options;
 
 /* A NULL guide: draws from the prior. NULL after an error. End with ppl_predictive_free, before the context ends. */
-AD_API ppl_predictive *ppl_predictive_new_functions(ppl_function model, ppl_function guide, ppl_predictive_options options);
+AD_API ppl_predictive *ppl_predictive_new_functions(ppl_function model, ppl_function guide,
+                                                    ppl_predictive_options options);
 AD_API void ppl_predictive_free(ppl_predictive *p);
 /* Draws anew, from a stream of its own; false after an error. */
 AD_API bool ppl_predict_args(ppl_predictive *p, int n, const ppl_arg *args);
@@ -37,7 +38,8 @@ AD_API bool ppl_predictive_read(ppl_predictive *p, const char *site, double *out
 #ifdef __cplusplus
 }
 #else
-/* ppl_predictive_prior(model, .args = ..., .samples = ...), ppl_predictive_new(model, guide, ...): checked like svi_new. */
+/* ppl_predictive_prior(model, .args = ..., .samples = ...), ppl_predictive_new(model, guide, ...): checked like
+ * svi_new. */
 #define ppl_predictive_new(model, guide_, ...)                                                                         \
     __extension__({                                                                                                    \
         __auto_type ppl_model_ = (model);                                                                              \

@@ -5,21 +5,25 @@
 #include "distributions/class.h"
 #include "ppl/state.h"
 
-/* ---- the state of a context ------------------------------------------------------------------------------------------ */
+/* ---- the state of a context -------------------------------------------------------------------------------------- */
 
 static void state_free(ad_context *c, void *client)
 {
     ppl_state *st = client; /* the leaves of parameters end with the context's tensors */
     void *arrays[] = { st->handler, st->params, st->names, st->prefix, st };
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) ad__allocate(c, arrays[i], 0);
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        ad__allocate(c, arrays[i], 0);
 }
 
 ppl_state *ppl__state(ad_context *c)
 {
-    if (!c) return NULL;
-    if (c->client) return c->client;
+    if (!c)
+        return NULL;
+    if (c->client)
+        return c->client;
     ppl_state *st = ad__allocate(c, NULL, sizeof *st);
-    if (!st) return NULL;
+    if (!st)
+        return NULL;
     memset(st, 0, sizeof *st);
     c->client = st;
     c->client_free = state_free;
@@ -28,10 +32,12 @@ ppl_state *ppl__state(ad_context *c)
 
 name_slot *ppl__name_slot(ad_context *c, ppl_state *st, int32_t name)
 {
-    if (name < 0) return NULL;
+    if (name < 0)
+        return NULL;
     if (name >= st->n_names) {
         int64_t need = c->n_names;
-        if (!ad__reserve(c, &st->names, &st->cap_names, need, sizeof *st->names)) return NULL;
+        if (!ad__reserve(c, &st->names, &st->cap_names, need, sizeof *st->names))
+            return NULL;
         memset(st->names + st->n_names, 0, (size_t)(need - st->n_names) * sizeof *st->names);
         st->n_names = need;
     }
@@ -40,7 +46,8 @@ name_slot *ppl__name_slot(ad_context *c, ppl_state *st, int32_t name)
 
 void ppl__at(ad_context *c, ppl_source at)
 {
-    if (!at.file) return;
+    if (!at.file)
+        return;
     c->file = at.file;
     c->line = at.line;
 }
@@ -49,7 +56,8 @@ void ppl_seed(uint64_t seed)
 {
     ad_context *c = ad__current();
     ppl_state *st = ppl__state(c);
-    if (!st) return;
+    if (!st)
+        return;
     c->seed = seed;
     st->instances = 0;
 }
@@ -60,7 +68,7 @@ bool ppl_ok(void)
     return c && ad__ok(c);
 }
 
-/* ---- the stack --------------------------------------------------------------------------------------------------------- */
+/* ---- the stack --------------------------------------------------------------------------------------------------- */
 
 static bool install(ad_context *c, ppl_state *st, ppl_handler *h)
 {
@@ -68,10 +76,12 @@ static bool install(ad_context *c, ppl_state *st, ppl_handler *h)
         ad__fail(c, AD_ERROR_SITE, "make a second handler", "cannot install a handler twice");
         return false;
     }
-    if (!ad__reserve(c, &st->handler, &st->cap_handlers, st->depth + 1, sizeof *st->handler)) return false;
+    if (!ad__reserve(c, &st->handler, &st->cap_handlers, st->depth + 1, sizeof *st->handler))
+        return false;
     st->handler[st->depth++] = h;
     h->installed = true;
-    if (h->enter) h->enter(h);
+    if (h->enter)
+        h->enter(h);
     return true;
 }
 
@@ -80,7 +90,8 @@ void ppl__unwind(ppl_state *st, int64_t depth)
     while (st->depth > depth) {
         ppl_handler *h = st->handler[--st->depth];
         h->installed = false;
-        if (h->exit) h->exit(h);
+        if (h->exit)
+            h->exit(h);
     }
 }
 
@@ -89,31 +100,39 @@ ppl_scope ppl_with_value(ppl_handler h)
     h.installed = false;
     return (ppl_scope){ .context = ad__current(), .own = h };
 }
-ppl_scope ppl_with_pointer(ppl_handler *h) { return (ppl_scope){ .context = ad__current(), .handler = h }; }
+ppl_scope ppl_with_pointer(ppl_handler *h)
+{
+    return (ppl_scope){ .context = ad__current(), .handler = h };
+}
 
 void ppl_scope_enter(ppl_scope *s)
 {
     ppl_state *st = ppl__state(s->context);
-    if (!st) return;
+    if (!st)
+        return;
     s->depth = (int)st->depth;
     s->opened = install(s->context, st, s->handler ? s->handler : &s->own);
 }
 
 void ppl_scope_leave(ppl_scope *s)
 {
-    if (s->opened) ppl__unwind(ppl__state(s->context), s->depth);
+    if (s->opened)
+        ppl__unwind(ppl__state(s->context), s->depth);
     s->opened = false;
 }
 
-/* ---- messages ------------------------------------------------------------------------------------------------------------ */
+/* ---- messages ---------------------------------------------------------------------------------------------------- */
 
 void ppl__draw(ad_context *c, ppl_state *st, ppl_message *m)
 {
-    if (!c->tape) return;
+    if (!c->tape)
+        return;
     int32_t site = c->tape->site;
     error_frame where = { .outer = c->frame, .kind = "site", .name = m->name };
     c->frame = &where;
     c->tape->site = m->id;
+    if (m->infer.score_function)
+        m->fn = dist_set_rsample(m->fn, false);
     m->value = dist_sample(m->fn, st->particle);
     c->tape->site = site;
     c->frame = where.outer;
@@ -122,8 +141,10 @@ void ppl__draw(ad_context *c, ppl_state *st, ppl_message *m)
 static void settle(ad_context *c, ppl_state *st, ppl_message *m)
 {
     if (!m->done && !m->is_observed && !m->value) {
-        if (m->type == PPL_SAMPLE) ppl__draw(c, st, m);
-        if (m->type == PPL_PARAM) ppl__param_value(c, st, m);
+        if (m->type == PPL_SAMPLE)
+            ppl__draw(c, st, m);
+        if (m->type == PPL_PARAM)
+            ppl__param_value(c, st, m);
     }
     m->done = true;
 }
@@ -132,27 +153,33 @@ void ppl_send(ppl_message *m)
 {
     ad_context *c = ad__current();
     ppl_state *st = ppl__state(c);
-    if (!st) return;
+    if (!st)
+        return;
     int64_t top = st->depth, reached = top;
     while (reached > 0 && !m->stop) {
         ppl_handler *h = st->handler[--reached];
-        if (h->process) h->process(h, m);
+        if (h->process)
+            h->process(h, m);
     }
     settle(c, st, m);
     for (; reached < top; reached++) {
         ppl_handler *h = st->handler[reached];
-        if (h->postprocess) h->postprocess(h, m);
+        if (h->postprocess)
+            h->postprocess(h, m);
     }
-    if (m->continuation) m->continuation(m);
+    if (m->continuation)
+        m->continuation(m);
 }
 
 /* The context when a message can be sent from it: all is well and a tape is open. */
 static ad_context *ready(ppl_source at)
 {
     ad_context *c = ad__current();
-    if (!c || !ad__ok(c)) return NULL;
+    if (!c || !ad__ok(c))
+        return NULL;
     ppl__at(c, at);
-    if (c->tape) return c;
+    if (c->tape)
+        return c;
     ad__fail(c, AD_ERROR_SCOPE, "call it in a model or guide of svi_step, or in ad_scope { ... }",
              "no step or scope is open");
     return NULL;
@@ -160,7 +187,8 @@ static ad_context *ready(ppl_source at)
 
 static ad_tensor *send_named(ad_context *c, ppl_message *m)
 {
-    if (m->id < 0) return AD_NIL;
+    if (m->id < 0)
+        return AD_NIL;
     m->name = ad__name_text(c, m->id);
     ppl_send(m);
     return ad__ok(c) && m->value ? m->value : AD_NIL;
@@ -171,7 +199,8 @@ static int32_t with_suffix(ad_context *c, const char *name, const char *suffix)
 {
     size_t a = strlen(name), b = strlen(suffix) + 1;
     char *text = ad__step_bytes(c, a + b);
-    if (!text) return -1;
+    if (!text)
+        return -1;
     memcpy(text, name, a);
     memcpy(text + a, suffix, b);
     return ad__name(c, text);
@@ -198,20 +227,23 @@ static ad_tensor *sample_partly(ad_context *c, const ppl_sample_args *a)
     ad_tensor *mask = a->obs_mask, *missing = ad_sub(1, mask);
     ad_tensor *seen = sample(c, a, with_suffix(c, a->name, "_observed"), a->obs, mask);
     ad_tensor *drawn = sample(c, a, with_suffix(c, a->name, "_unobserved"), NULL, missing);
-    for (int i = dist_event_dim(a->fn); i > 0; i--) mask = ad_unsqueeze(mask, -1);
+    for (int i = dist_event_dim(a->fn); i > 0; i--)
+        mask = ad_unsqueeze(mask, -1);
     return ppl_deterministic_site(a->at_, a->name, ad_where(mask, seen, drawn));
 }
 
 ad_tensor *ppl_sample_site(ppl_sample_args a)
 {
     ad_context *c = ready(a.at_);
-    if (!c) return AD_NIL;
+    if (!c)
+        return AD_NIL;
     if (!a.name || !a.fn) {
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "site \"%s\": %s is NULL", a.name ? a.name : "?",
                  a.name ? "the distribution" : "the name");
         return AD_NIL;
     }
-    if (a.obs && a.obs_mask) return sample_partly(c, &a);
+    if (a.obs && a.obs_mask)
+        return sample_partly(c, &a);
     return sample(c, &a, ad__name(c, a.name), a.obs, NULL);
 }
 
@@ -239,7 +271,8 @@ static const dist_class unit = {
 ad_tensor *ppl_factor_site(ppl_source at, const char *name, ad_tensor *log_factor)
 {
     ad_context *c = ready(at);
-    if (!c) return AD_NIL;
+    if (!c)
+        return AD_NIL;
     ppl_sample_args a = { .name = name, .fn = dist_new(&unit, &log_factor, 0), .at_ = at };
     return sample(c, &a, ad__name(c, name), ad_full_shape(AD_SCALAR, 0), NULL);
 }
@@ -247,7 +280,8 @@ ad_tensor *ppl_factor_site(ppl_source at, const char *name, ad_tensor *log_facto
 ad_tensor *ppl_deterministic_site(ppl_source at, const char *name, ad_tensor *value)
 {
     ad_context *c = ready(at);
-    if (!c) return AD_NIL;
+    if (!c)
+        return AD_NIL;
     if (!value || ad_is_nil(value)) {
         ad__fail(c, AD_ERROR_STALE, NULL, "site \"%s\": the value is nil", name ? name : "?");
         return AD_NIL;
@@ -260,7 +294,8 @@ ad_tensor *ppl_param_site(ppl_param_args a)
 {
     ad_context *c = ready(a.at_);
     ppl_state *st = ppl__state(c);
-    if (!c || !st) return AD_NIL;
+    if (!c || !st)
+        return AD_NIL;
     ppl_message m = { .type = PPL_PARAM,
                       .id = ppl__prefixed(c, st, a.name),
                       .scale = 1,
@@ -273,7 +308,8 @@ ad_tensor *ppl_param_site(ppl_param_args a)
 ad_tensor *ppl_subsample_site(ppl_source at, ad_tensor *data, int event_dim)
 {
     ad_context *c = ready(at);
-    if (!c) return AD_NIL;
+    if (!c)
+        return AD_NIL;
     if (event_dim < 0) {
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "ppl_subsample: event_dim is %d, and must not be negative", event_dim);
         return AD_NIL;

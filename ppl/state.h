@@ -11,18 +11,25 @@
 #define AD_HERE ((void)0)
 
 /* Streams of draws: scopes have theirs in autodiff; instance i has STREAM_FIRST + 4 i and the three after it. */
-enum { STREAM_INIT = 8, STREAM_SEEDED = 9, STREAM_FIRST = 16, STREAM_STEP = 0, STREAM_EVALUATE = 1, STREAM_PREDICT = 2 };
+enum {
+    STREAM_INIT = 8,
+    STREAM_SEEDED = 9,
+    STREAM_FIRST = 16,
+    STREAM_STEP = 0,
+    STREAM_EVALUATE = 1,
+    STREAM_PREDICT = 2
+};
 
 /* A parameter, in order of first visit. A deleted one has no leaf; its name gets a new entry when it comes back. */
 typedef struct param {
     int32_t name, shape;
     dist_constraint constraint;
-    ad_tensor *leaf;      /* unconstrained, an ad_state; NULL: deleted */
-    bool newborn;         /* made in a step that has not succeeded yet */
-    uint64_t life;        /* distinct for every birth: moments of an earlier one are not used */
+    ad_tensor *leaf;          /* unconstrained, an ad_state; NULL: deleted */
+    bool newborn;             /* made in a step that has not succeeded yet */
+    uint64_t life;            /* distinct for every birth: moments of an earlier one are not used */
     uint32_t tape_generation; /* the tape that visited it last, and its constrained value there */
     ad_tensor *value;
-    uint32_t collected;   /* the tape whose step has found it */
+    uint32_t collected; /* the tape whose step has found it */
 } param;
 
 /* An open or earlier plate of this run. */
@@ -58,17 +65,17 @@ typedef struct ppl_state {
     size_t prefix_length;
     int64_t cap_prefix;
 
-    plate *plates; /* open ones, innermost first */
+    plate *plates;              /* open ones, innermost first */
     plate *by_dim[AD_MAX_RANK]; /* the open plate of dimension -1 - i */
-    uint32_t run;  /* ordinal of the run of a model: plates of one name may come back within it */
+    uint32_t run;               /* ordinal of the run of a model: plates of one name may come back within it */
 
     ad_tensor *members; /* 0, 1, ..., n_members - 1: the indices of plates that are not subsampled */
     int64_t n_members;
 
-    int particle;  /* ordinal of the draws at every site */
+    int particle; /* ordinal of the draws at every site */
     uint64_t instances;
     bool in_step;
-    int seeded;    /* ppl_seeded handlers around */
+    int seeded; /* ppl_seeded handlers around */
 } ppl_state;
 
 /* The state of c; NULL without memory for it. */
@@ -80,19 +87,20 @@ int32_t ppl__prefixed(ad_context *c, ppl_state *st, const char *name);
 /* Removes the handlers above depth, innermost first. */
 void ppl__unwind(ppl_state *st, int64_t depth);
 
-/* ---- default actions of messages ------------------------------------------------------------------------------------ */
+/* ---- default actions of messages ------------------------------------------------------------------------------------
+ */
 
 void ppl__draw(ad_context *c, ppl_state *st, ppl_message *m);        /* of a sample site */
 void ppl__param_value(ad_context *c, ppl_state *st, ppl_message *m); /* of a parameter */
 
-/* ---- parameters -------------------------------------------------------------------------------------------------------- */
+/* ---- parameters -------------------------------------------------------------------------------------------------- */
 
 param *ppl__param_find(ad_context *c, ppl_state *st, const char *name); /* NULL, no error, when there is none */
 /* After a step: keeps the parameters born in it, or ends them again. */
 void ppl__params_settle(ppl_state *st, bool keep);
 bool ppl__glob(const char *pattern, const char *text);
 
-/* ---- calls --------------------------------------------------------------------------------------------------------------- */
+/* ---- calls ------------------------------------------------------------------------------------------------------- */
 
 typedef struct ppl_call ppl_call; /* a prepared signature */
 ppl_call *ppl__call_new(ad_context *c, const ppl_signature *types);
@@ -101,7 +109,7 @@ void ppl__call_free(ad_context *c, ppl_call *call);
 bool ppl__call_arguments(ad_context *c, ppl_call *call, int n, const ppl_arg *args);
 void ppl__call(ppl_call *call, ppl_function f);
 
-/* ---- traces ---------------------------------------------------------------------------------------------------------------- */
+/* ---- traces ------------------------------------------------------------------------------------------------------ */
 
 /* One recorded message, and what scoring made of it. */
 typedef struct site {
@@ -117,20 +125,27 @@ typedef struct trace {
     int n_slots;
 } trace;
 
-trace *ppl__trace_new(ad_context *c); /* NULL after an error */
+trace *ppl__trace_new(ad_context *c);                         /* NULL after an error */
 trace *ppl__trace_of(ad_context *c, const ppl_trace *handle); /* NULL, with an error, for a stale one */
 site *ppl__trace_find(const trace *t, int32_t name);
 bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m);
-/* Runs f under a fresh trace, under replay of `replayed` and inside a plate where these are given (else NULL, 0); `what`
- * is for messages. NULL after an error. */
+/* Runs f under a fresh trace, under replay of `replayed` and inside a plate where these are given (else NULL, 0);
+ * `what` is for messages. NULL after an error. */
 trace *ppl__run(ad_context *c, ppl_call *call, ppl_function f, const char *what, const trace *replayed,
                 const ppl_plate_args *around);
 /* log p of a site's value, masked but not scaled; checks its shape against the plates. AD_NIL after an error. */
 ad_tensor *ppl__score(ad_context *c, site *s);
-/* Errors until c->frame is set back are told of this site, its plates and its line; room for PPL_MAX_FRAMES + 1 frames. */
+/* Errors until c->frame is set back are told of this site, its plates and its line; room for PPL_MAX_FRAMES + 1 frames.
+ */
 void ppl__stand_at(ad_context *c, const site *s, error_frame *frames);
-static inline bool ppl__scored(const site *s) { return s->m.type == PPL_SAMPLE && !s->m.infer.deterministic; }
-static inline bool ppl__latent(const site *s) { return ppl__scored(s) && !s->m.is_observed; }
+static inline bool ppl__scored(const site *s)
+{
+    return s->m.type == PPL_SAMPLE && !s->m.infer.deterministic;
+}
+static inline bool ppl__latent(const site *s)
+{
+    return ppl__scored(s) && !s->m.is_observed;
+}
 void ppl__at(ad_context *c, ppl_source at);
 
 /* Replay by an internal trace. */

@@ -5,17 +5,20 @@
 
 #include "ppl/inference.h"
 
-/* ---- instances -------------------------------------------------------------------------------------------------------------- */
+/* ---- instances --------------------------------------------------------------------------------------------------- */
 
 /* Copies the rules and the texts of their patterns, in one allocation; false after an error. */
 static bool copy_rules(ad_context *c, svi *s)
 {
     const optim_rule *from = s->optim.rules;
     size_t text = 0;
-    for (int64_t i = 0; from && from[i].pattern; i++, s->n_rules++) text += strlen(from[i].pattern) + 1;
+    for (int64_t i = 0; from && from[i].pattern; i++, s->n_rules++)
+        text += strlen(from[i].pattern) + 1;
     s->optim.rules = NULL;
-    if (!s->n_rules) return true;
-    if (!(s->rules = ad__allocate(c, NULL, (size_t)s->n_rules * sizeof *s->rules + text))) return false;
+    if (!s->n_rules)
+        return true;
+    if (!(s->rules = ad__allocate(c, NULL, (size_t)s->n_rules * sizeof *s->rules + text)))
+        return false;
     char *to = (char *)(s->rules + s->n_rules);
     for (int64_t i = 0; i < s->n_rules; i++) {
         size_t n = strlen(from[i].pattern) + 1;
@@ -29,20 +32,24 @@ static bool copy_rules(ad_context *c, svi *s)
 static bool sensible(ad_context *c, const svi_options *o)
 {
     const struct optim *p = &o->optim;
-    const double numbers[] = { p->lr, p->eps, p->momentum, p->weight_decay, p->lrd, p->clip_value, p->clip_tensor_norm, p->clip_global_norm };
-    static const char *const names[] = { "lr", "eps", "momentum", "weight_decay", "lrd", "clip_value", "clip_tensor_norm", "clip_global_norm" };
+    const double numbers[] = { p->lr,  p->eps,        p->momentum,         p->weight_decay,
+                               p->lrd, p->clip_value, p->clip_tensor_norm, p->clip_global_norm };
+    static const char *const names[] = { "lr",  "eps",        "momentum",         "weight_decay",
+                                         "lrd", "clip_value", "clip_tensor_norm", "clip_global_norm" };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        if (isfinite(numbers[i]) && numbers[i] >= 0) continue;
+        if (isfinite(numbers[i]) && numbers[i] >= 0)
+            continue;
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "svi_new: the optimiser's %s is %g", names[i], numbers[i]);
         return false;
     }
     if (!(p->beta1 >= 0 && p->beta1 < 1 && p->beta2 >= 0 && p->beta2 < 1)) {
-        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "svi_new: the optimiser's betas are %g and %g, and must lie in [0, 1)", p->beta1, p->beta2);
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "svi_new: the optimiser's betas are %g and %g, and must lie in [0, 1)",
+                 p->beta1, p->beta2);
         return false;
     }
     if (o->elbo.particles < 0 || o->elbo.particles > 0xffff || o->elbo.max_plate_nesting < 0) {
-        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "svi_new: elbo has %d particles and max_plate_nesting %d", o->elbo.particles,
-                 o->elbo.max_plate_nesting);
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "svi_new: elbo has %d particles and max_plate_nesting %d",
+                 o->elbo.particles, o->elbo.max_plate_nesting);
         return false;
     }
     return true;
@@ -52,20 +59,25 @@ svi *svi_new_functions(ppl_function model, ppl_function guide, svi_options o)
 {
     ad_context *c = ad__current();
     ppl_state *st = ppl__state(c);
-    if (!st) return NULL;
-    if (!c->tape) c->error_kind = AD_ERROR_NONE;
+    if (!st)
+        return NULL;
+    if (!c->tape)
+        c->error_kind = AD_ERROR_NONE;
     ppl__at(c, o.at_);
     if (!model || !guide) {
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "svi_new: the %s is NULL", model ? "guide" : "model");
         return NULL;
     }
     svi *s = sensible(c, &o) ? ad__allocate(c, NULL, sizeof *s) : NULL;
-    if (!s) return NULL;
+    if (!s)
+        return NULL;
     *s = (svi){ .context = c, .model = model, .guide = guide, .optim = o.optim, .elbo = o.elbo, .id = ++st->lives };
     s->stream = STREAM_FIRST + 4 * st->instances++;
-    if (s->elbo.particles == 0) s->elbo.particles = 1;
+    if (s->elbo.particles == 0)
+        s->elbo.particles = 1;
     ppl__optim_defaults(&s->optim);
-    if (copy_rules(c, s) && (s->call = ppl__call_new(c, &o.args))) return s;
+    if (copy_rules(c, s) && (s->call = ppl__call_new(c, &o.args)))
+        return s;
     svi_free(s);
     return NULL;
 }
@@ -73,15 +85,18 @@ svi *svi_new_functions(ppl_function model, ppl_function guide, svi_options o)
 static void drop(moment *m)
 {
     for (int i = 0; i < 2; i++)
-        if (m->state[i]) ad_free(m->state[i]);
+        if (m->state[i])
+            ad_free(m->state[i]);
     *m = (moment){ .life = 0 };
 }
 
 void svi_free(svi *s)
 {
-    if (!s) return;
+    if (!s)
+        return;
     ad_context *c = s->context, *previous = ad_context_use(c);
-    for (int64_t i = 0; i < s->n_moments; i++) drop(&s->moments[i]);
+    for (int64_t i = 0; i < s->n_moments; i++)
+        drop(&s->moments[i]);
     ppl__call_free(c, s->call);
     ad__allocate(c, s->rules, 0);
     ad__allocate(c, s->moments, 0);
@@ -89,10 +104,16 @@ void svi_free(svi *s)
     ad_context_use(previous);
 }
 
-const char *svi_error(svi *s) { return s ? s->error : "the svi is NULL: svi_new failed"; }
-int64_t svi_steps(svi *s) { return s ? s->steps : 0; }
+const char *svi_error(svi *s)
+{
+    return s ? s->error : "the svi is NULL: svi_new failed";
+}
+int64_t svi_steps(svi *s)
+{
+    return s ? s->steps : 0;
+}
 
-/* ---- the parameters of a step ---------------------------------------------------------------------------------------------------- */
+/* ---- the parameters of a step ------------------------------------------------------------------------------------ */
 
 typedef struct step {
     svi *svi;
@@ -106,17 +127,20 @@ typedef struct step {
 static moment *moment_of(ad_context *c, svi *s, const ppl_state *st, int64_t index)
 {
     if (index >= s->n_moments) {
-        if (!ad__reserve(c, &s->moments, &s->cap_moments, st->n_params, sizeof *s->moments)) return NULL;
+        if (!ad__reserve(c, &s->moments, &s->cap_moments, st->n_params, sizeof *s->moments))
+            return NULL;
         memset(s->moments + s->n_moments, 0, (size_t)(st->n_params - s->n_moments) * sizeof *s->moments);
         s->n_moments = st->n_params;
     }
     moment *m = &s->moments[index];
     const param *p = &st->params[index];
-    if (m->life == p->life) return m;
+    if (m->life == p->life)
+        return m;
     drop(m);
     m->rule = -1;
     for (int64_t i = 0; i < s->n_rules && m->rule < 0; i++)
-        if (ppl__glob(s->rules[i].pattern, ad__name_text(c, p->name))) m->rule = (int32_t)i;
+        if (ppl__glob(s->rules[i].pattern, ad__name_text(c, p->name)))
+            m->rule = (int32_t)i;
     for (int i = 0; i < ppl__optim_states(&s->optim); i++) {
         m->state[i] = ad_state(ad__shape_info(c, p->shape)->shape);
         if (ad_is_nil(m->state[i])) {
@@ -134,38 +158,46 @@ static bool collect(ad_context *c, step *p)
     ppl_state *st = ppl__state(c);
     const estimate *e = &p->estimate;
     p->visited = ad__step_bytes(c, (size_t)(st->n_params + 1) * sizeof *p->visited);
-    if (!p->visited) return false;
+    if (!p->visited)
+        return false;
     for (int i = 0; i < 2 * e->particles; i++) {
         const trace *t = i % 2 ? e->model[i / 2] : e->guide[i / 2];
         for (int k = 0; k < t->n; k++) {
             const ppl_message *m = &t->site[k]->m;
-            if (m->type != PPL_PARAM || !m->unconstrained) continue;
+            if (m->type != PPL_PARAM || !m->unconstrained)
+                continue;
             int64_t index = st->names[m->id].param - 1;
             param *q = &st->params[index];
-            if (q->collected == c->tape->generation) continue;
+            if (q->collected == c->tape->generation)
+                continue;
             q->collected = c->tape->generation;
             visited *v = &p->visited[p->n++];
             *v = (visited){ .param = q, .leaf = ad__node(c, q->leaf, "a parameter") };
         }
     }
     for (int i = 0; i < p->n; i++) /* moments may move while they are made */
-        if (!moment_of(c, p->svi, st, p->visited[i].param - st->params)) return false;
-    for (int i = 0; i < p->n; i++) p->visited[i].moment = &p->svi->moments[p->visited[i].param - st->params];
+        if (!moment_of(c, p->svi, st, p->visited[i].param - st->params))
+            return false;
+    for (int i = 0; i < p->n; i++)
+        p->visited[i].moment = &p->svi->moments[p->visited[i].param - st->params];
     return ad__ok(c);
 }
 
-/* ---- the step ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the step ---------------------------------------------------------------------------------------------------- */
 
 /* A state on the tape that no parameter of this step stands for: forgotten, unless a handler hid its message. */
 static bool forgotten(const ad_context *c, const ppl_state *st, const step *p, node_id id)
 {
     const node *n = &c->tape->node[id];
-    if (n->op != OP_state) return false;
+    if (n->op != OP_state)
+        return false;
     for (int i = 0; i < p->n; i++)
-        if (p->visited[i].leaf == id) return false;
+        if (p->visited[i].leaf == id)
+            return false;
     for (int64_t i = 0; i < st->n_params; i++) {
         const tensor *x = st->params[i].leaf ? ad__tensor((ad_context *)c, st->params[i].leaf) : NULL;
-        if (x && x->serial == ad__attrs(c->tape, id)[0] && st->params[i].tape_generation == c->tape->generation) return false;
+        if (x && x->serial == ad__attrs(c->tape, id)[0] && st->params[i].tape_generation == c->tape->generation)
+            return false;
     }
     return true;
 }
@@ -177,11 +209,15 @@ static bool check_registered(ad_context *c, const step *p, node_id surrogate, no
     const ppl_state *st = ppl__state(c);
     int n = 0;
     for (node_id i = 0; i <= surrogate; i++)
-        if (forgotten(c, st, p, i)) leaf[n++] = i;
-    if (!n) return true;
-    if (!ad__gradient(c, surrogate, leaf, n, d)) return false;
+        if (forgotten(c, st, p, i))
+            leaf[n++] = i;
+    if (!n)
+        return true;
+    if (!ad__gradient(c, surrogate, leaf, n, d))
+        return false;
     for (int i = 0; i < n; i++) {
-        if (d[i] < 0) continue;
+        if (d[i] < 0)
+            continue;
         ppl__at(c, (ppl_source){ c->tape->where[leaf[i]].file, c->tape->where[leaf[i]].line });
         ad__fail(c, AD_ERROR_SITE, "call ppl_param at every step, or ad_stop_gradient if it is not to be trained",
                  "the loss depends on a persistent state of shape %s that no ppl_param of this step gave",
@@ -200,13 +236,17 @@ static bool expand(ad_context *c, void *user)
     node_id *leaf = ad__step_bytes(c, 2 * (size_t)room * sizeof *leaf), *d = leaf + room;
     ad_tensor **gradient = ad__step_bytes(c, (size_t)(n + 1) * sizeof(ad_tensor *));
     node_id surrogate = ad__node(c, p->estimate.surrogate, "the surrogate loss");
-    if (!leaf || !gradient || surrogate < 0 || !check_registered(c, p, surrogate, leaf, d)) return false;
-    for (int i = 0; i < n; i++) leaf[i] = p->visited[i].leaf;
-    if (!ad__gradient(c, surrogate, leaf, n, d)) return false;
+    if (!leaf || !gradient || surrogate < 0 || !check_registered(c, p, surrogate, leaf, d))
+        return false;
+    for (int i = 0; i < n; i++)
+        leaf[i] = p->visited[i].leaf;
+    if (!ad__gradient(c, surrogate, leaf, n, d))
+        return false;
     int guarded = 0;
     for (int i = 0; i < n; i++) {
         gradient[i] = d[i] < 0 || p->visited[i].frozen ? NULL : ad__handle(c, d[i]);
-        if (gradient[i]) leaf[guarded++] = d[i];
+        if (gradient[i])
+            leaf[guarded++] = d[i];
     }
     leaf[guarded++] = ad__node(c, p->estimate.loss, "the loss");
     ad__guard(c, leaf, guarded);
@@ -214,8 +254,8 @@ static bool expand(ad_context *c, void *user)
     return ad__ok(c);
 }
 
-/* Names the first thing that is not finite: a site's log-density, or a parameter's gradient. The tape is still there; the
- * values are computed once more. */
+/* Names the first thing that is not finite: a site's log-density, or a parameter's gradient. The tape is still there;
+ * the values are computed once more. */
 static void blame(ad_context *c, step *p)
 {
     const estimate *e = &p->estimate;
@@ -223,9 +263,11 @@ static void blame(ad_context *c, step *p)
         const trace *t = i % 2 ? e->model[i / 2] : e->guide[i / 2];
         for (int k = 0; k < t->n; k++) {
             site *s = t->site[k];
-            if (!ppl__scored(s) || !s->log_prob || !ad__ok(c)) continue;
+            if (!ppl__scored(s) || !s->log_prob || !ad__ok(c))
+                continue;
             double sum = ad_item(ad_sum(s->log_prob));
-            if (isfinite(sum)) continue;
+            if (isfinite(sum))
+                continue;
             bool legal = ad_item(ad_sum(ad_sub(1, dist_check(s->m.fn, s->m.value)))) == 0;
             error_frame frames[PPL_MAX_FRAMES + 1], *around = c->frame;
             ppl__stand_at(c, s, frames);
@@ -239,12 +281,16 @@ static void blame(ad_context *c, step *p)
         }
     }
     ad_tensor **x = ad__step_bytes(c, 2 * (size_t)(p->n + 1) * sizeof *x), **g = x + p->n + 1;
-    if (!x) return;
-    for (int i = 0; i < p->n; i++) x[i] = p->visited[i].param->leaf;
+    if (!x)
+        return;
+    for (int i = 0; i < p->n; i++)
+        x[i] = p->visited[i].param->leaf;
     ad_gradient(e->surrogate, x, p->n, g);
     for (int i = 0; i < p->n && ad__ok(c); i++) {
-        if (ad_item(ad_sum(ad_sub(1, ad_is_finite(g[i])))) == 0) continue;
-        ad__fail(c, AD_ERROR_NONFINITE, NULL, "Encountered NaN: the gradient of parameter \"%s\" is not finite; the loss is %g",
+        if (ad_item(ad_sum(ad_sub(1, ad_is_finite(g[i])))) == 0)
+            continue;
+        ad__fail(c, AD_ERROR_NONFINITE, NULL,
+                 "Encountered NaN: the gradient of parameter \"%s\" is not finite; the loss is %g",
                  ad__name_text(c, p->visited[i].param->name), ad_item(e->loss));
         return;
     }
@@ -256,15 +302,18 @@ static double run_step(ad_context *c, svi *s, bool train)
 {
     step p = { .svi = s };
     double loss = NAN;
-    if (!ppl__estimate(c, s, &p.estimate)) return NAN;
+    if (!ppl__estimate(c, s, &p.estimate))
+        return NAN;
     node_id root = ad__node(c, p.estimate.loss, "the loss");
     run_request r = { .roots = &root, .n_roots = 1, .final = true };
     int64_t attrs[] = { (int64_t)s->id, 0, 0 };
     if (train) {
-        if (!collect(c, &p)) return NAN;
+        if (!collect(c, &p))
+            return NAN;
         ppl__optim_bind(c, s, p.visited, p.n, &p.slots);
         uint64_t h = (uint64_t)p.n; /* which leaves are moved; the leaves themselves are on the tape */
-        for (int i = 0; i < p.n; i++) h = ad__mix(h ^ (uint64_t)p.visited[i].leaf) + 0x9e3779b97f4a7c15u;
+        for (int i = 0; i < p.n; i++)
+            h = ad__mix(h ^ (uint64_t)p.visited[i].leaf) + 0x9e3779b97f4a7c15u;
         attrs[1] = ad__node(c, p.estimate.surrogate, "the surrogate loss");
         attrs[2] = (int64_t)h;
         r.commit = true;
@@ -274,12 +323,14 @@ static double run_step(ad_context *c, svi *s, bool train)
         r.user = &p;
     }
     bool finite;
-    if (!ad__run(c, &r, &finite) || !ad__fetch(c, root, &loss, 1)) return NAN;
+    if (!ad__run(c, &r, &finite) || !ad__fetch(c, root, &loss, 1))
+        return NAN;
     if (!finite || !isfinite(loss)) {
         blame(c, &p);
         return NAN;
     }
-    for (int i = 0; i < p.n; i++) p.visited[i].moment->commits += !p.visited[i].frozen;
+    for (int i = 0; i < p.n; i++)
+        p.visited[i].moment->commits += !p.visited[i].frozen;
     s->steps += train;
     return loss;
 }
@@ -294,15 +345,18 @@ static double perform(svi *s, int n, const ppl_arg *args, bool train)
     ad_context *c = s->context, *previous = ad_context_use(c);
     ppl_state *st = ppl__state(c);
     uint64_t stream = s->stream + (train ? STREAM_STEP : STREAM_EVALUATE), run = 0;
-    if (st->seeded) stream = STREAM_SEEDED;
-    else run = train ? s->runs++ : s->evaluations++;
+    if (st->seeded)
+        stream = STREAM_SEEDED;
+    else
+        run = train ? s->runs++ : s->evaluations++;
     const char *file = c->file;
     int line = c->line;
     double loss = NAN;
     bool in_step = st->in_step;
     if (ad__tape_open(c, stream, run)) {
         st->in_step = true;
-        if (ppl__call_arguments(c, s->call, n, args)) loss = run_step(c, s, train);
+        if (ppl__call_arguments(c, s->call, n, args))
+            loss = run_step(c, s, train);
         ppl__params_settle(st, ad__ok(c));
         ad__tape_close(c);
         st->in_step = in_step;
@@ -318,5 +372,11 @@ static double perform(svi *s, int n, const ppl_arg *args, bool train)
     return loss;
 }
 
-double svi_step_args(svi *s, int n, const ppl_arg *args) { return perform(s, n, args, true); }
-double svi_evaluate_args(svi *s, int n, const ppl_arg *args) { return perform(s, n, args, false); }
+double svi_step_args(svi *s, int n, const ppl_arg *args)
+{
+    return perform(s, n, args, true);
+}
+double svi_evaluate_args(svi *s, int n, const ppl_arg *args)
+{
+    return perform(s, n, args, false);
+}

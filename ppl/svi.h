@@ -13,7 +13,8 @@
 extern "C" {
 #endif
 
-/* ---- ELBO estimators ------------------------------------------------------------------------------------------------ */
+/* ---- ELBO estimators ------------------------------------------------------------------------------------------------
+ */
 
 /* ELBO = E_q[log p(x, z) - log q(z)], summed over data as Pyro sums, never a mean; the loss is -ELBO.
  *
@@ -24,15 +25,15 @@ extern "C" {
 typedef enum elbo_kind { ELBO_TRACE, ELBO_MEAN_FIELD } elbo_kind;
 typedef struct elbo {
     elbo_kind kind;
-    int particles;          /* draws of q that are averaged; 0: 1 */
-    bool vectorize;         /* all particles at once, in an outermost plate */
-    int max_plate_nesting;  /* dimensions that plates use; 0: found out by running guide and model once */
+    int particles;         /* draws of q that are averaged; 0: 1 */
+    bool vectorize;        /* all particles at once, in an outermost plate */
+    int max_plate_nesting; /* dimensions that plates use; 0: found out by running guide and model once */
 } elbo;
 
-/* ---- optimisers ------------------------------------------------------------------------------------------------------ */
+/* ---- optimisers -------------------------------------------------------------------------------------------------- */
 
-/* A glob pattern over parameter names (* any text, ? one character) and what holds for those that match; zeros leave the
- * optimiser's own numbers. The first match counts; a row without pattern ends the list. */
+/* A glob pattern over parameter names (* any text, ? one character) and what holds for those that match; zeros leave
+ * the optimiser's own numbers. The first match counts; a row without pattern ends the list. */
 typedef struct optim_rule {
     const char *pattern;
     double lr;
@@ -42,8 +43,8 @@ typedef struct optim_rule {
 
 typedef enum optim_kind { OPTIM_SGD, OPTIM_ADAM, OPTIM_ADAMW, OPTIM_CLIPPED_ADAM, OPTIM_RMSPROP } optim_kind;
 
-/* g is the gradient of the loss with respect to an unconstrained parameter w, t the number of commits of that parameter,
- * this one included. All numbers enter at run time. */
+/* g is the gradient of the loss with respect to an unconstrained parameter w, t the number of commits of that
+ * parameter, this one included. All numbers enter at run time. */
 typedef struct optim {
     optim_kind kind;
     double lr;               /* 0: 1e-3 (SGD and RMSprop: 1e-2) */
@@ -61,7 +62,7 @@ typedef struct optim {
     const optim_rule *rules; /* NULL, or rows ended by one without pattern; copied by svi_new */
 } optim;
 
-/* ---- SVI --------------------------------------------------------------------------------------------------------------- */
+/* ---- SVI --------------------------------------------------------------------------------------------------------- */
 
 typedef struct svi svi;
 

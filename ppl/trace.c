@@ -6,12 +6,13 @@
 
 #include "ppl/state.h"
 
-/* ---- recording ----------------------------------------------------------------------------------------------------------- */
+/* ---- recording --------------------------------------------------------------------------------------------------- */
 
 trace *ppl__trace_new(ad_context *c)
 {
     trace *t = ad__step_bytes(c, sizeof *t);
-    if (t) *t = (trace){ .n = 0 };
+    if (t)
+        *t = (trace){ .n = 0 };
     return t;
 }
 
@@ -19,13 +20,15 @@ trace *ppl__trace_new(ad_context *c)
 static int32_t *slot_of(const trace *t, int32_t name)
 {
     uint32_t mask = (uint32_t)t->n_slots - 1, i = (uint32_t)name * 0x9e3779b1u & mask;
-    while (t->slot[i] >= 0 && t->site[t->slot[i]]->m.id != name) i = (i + 1) & mask;
+    while (t->slot[i] >= 0 && t->site[t->slot[i]]->m.id != name)
+        i = (i + 1) & mask;
     return &t->slot[i];
 }
 
 site *ppl__trace_find(const trace *t, int32_t name)
 {
-    if (!t->n_slots || name < 0) return NULL;
+    if (!t->n_slots || name < 0)
+        return NULL;
     int32_t i = *slot_of(t, name);
     return i < 0 ? NULL : t->site[i];
 }
@@ -36,14 +39,17 @@ static bool grow(ad_context *c, trace *t)
     int cap = t->cap ? 2 * t->cap : 16;
     site **sites = ad__step_bytes(c, (size_t)cap * sizeof *sites);
     int32_t *slots = ad__step_bytes(c, 2 * (size_t)cap * sizeof *slots);
-    if (!sites || !slots) return false;
-    if (t->n) memcpy(sites, t->site, (size_t)t->n * sizeof *sites);
+    if (!sites || !slots)
+        return false;
+    if (t->n)
+        memcpy(sites, t->site, (size_t)t->n * sizeof *sites);
     memset(slots, 0xff, 2 * (size_t)cap * sizeof *slots);
     t->site = sites;
     t->cap = cap;
     t->slot = slots;
     t->n_slots = 2 * cap;
-    for (int i = 0; i < t->n; i++) *slot_of(t, t->site[i]->m.id) = i;
+    for (int i = 0; i < t->n; i++)
+        *slot_of(t, t->site[i]->m.id) = i;
     return true;
 }
 
@@ -54,7 +60,8 @@ static const char *type_name(const ppl_message *m)
 
 bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m)
 {
-    if (t->n == t->cap && !grow(c, t)) return false;
+    if (t->n == t->cap && !grow(c, t))
+        return false;
     int32_t *slot = slot_of(t, m->id);
     if (*slot >= 0) {
         site *before = t->site[*slot];
@@ -73,7 +80,8 @@ bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m)
         return false;
     }
     site *s = ad__step_bytes(c, sizeof *s);
-    if (!s) return false;
+    if (!s)
+        return false;
     *s = (site){ .m = *m };
     s->m.param = NULL;
     *slot = t->n;
@@ -81,27 +89,32 @@ bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m)
     return true;
 }
 
-/* ---- scoring --------------------------------------------------------------------------------------------------------------- */
+/* ---- scoring ----------------------------------------------------------------------------------------------------- */
 
 /* The shape that plates promise for a log-density must be the one it has: a silent N x N broadcast is refused here. */
 static bool check_shape(ad_context *c, const site *s, ad_tensor *log_prob)
 {
     ad_shape want = { .rank = 0 }, have = ad_shape_of(log_prob);
     int64_t size[AD_MAX_RANK];
-    for (int i = 0; i < AD_MAX_RANK; i++) size[i] = 1;
+    for (int i = 0; i < AD_MAX_RANK; i++)
+        size[i] = 1;
     for (int i = 0; i < s->m.n_frames; i++) {
         const ppl_frame *f = s->m.frame[i];
-        if (!f->dim) continue;
+        if (!f->dim)
+            continue;
         size[-1 - f->dim] = f->size;
-        if (-f->dim > want.rank) want.rank = -f->dim;
+        if (-f->dim > want.rank)
+            want.rank = -f->dim;
     }
     bool fits = ad__ok(c);
     for (int i = 0; i < AD_MAX_RANK && fits; i++) {
         int64_t actual = i < have.rank ? have.dim[have.rank - 1 - i] : 1;
         fits = size[i] < 0 || size[i] == actual;
     }
-    if (fits || !ad__ok(c)) return fits;
-    for (int i = 0; i < want.rank; i++) want.dim[i] = size[want.rank - 1 - i];
+    if (fits || !ad__ok(c))
+        return fits;
+    for (int i = 0; i < want.rank; i++)
+        want.dim[i] = size[want.rank - 1 - i];
     ad__fail(c, AD_ERROR_SHAPE,
              "Try one of the following fixes:\n"
              "    - enclose the batched tensor in a ppl_plate (...) scope\n"
@@ -126,20 +139,22 @@ void ppl__stand_at(ad_context *c, const site *s, error_frame *frames)
 
 ad_tensor *ppl__score(ad_context *c, site *s)
 {
-    if (s->log_prob) return s->log_prob;
+    if (s->log_prob)
+        return s->log_prob;
     int32_t outer = c->tape->site;
     error_frame frames[PPL_MAX_FRAMES + 1], *around = c->frame;
     ppl__stand_at(c, s, frames);
     c->tape->site = s->m.id;
     ad_tensor *lp = s->unmasked = dist_log_prob(s->m.fn, s->m.value);
-    if (s->m.mask) lp = ad_where(s->m.mask, lp, ad_constant(0));
+    if (s->m.mask)
+        lp = ad_where(s->m.mask, lp, ad_constant(0));
     bool fits = ad__ok(c) && check_shape(c, s, lp);
     c->tape->site = outer;
     c->frame = around;
     return s->log_prob = fits ? lp : AD_NIL;
 }
 
-/* ---- running --------------------------------------------------------------------------------------------------------------- */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 static void call_in(ppl_call *call, ppl_function f, const ppl_plate_args *around)
 {
@@ -155,20 +170,30 @@ trace *ppl__run(ad_context *c, ppl_call *call, ppl_function f, const char *what,
 {
     ppl_state *st = ppl__state(c);
     trace *t = st ? ppl__trace_new(c) : NULL;
-    if (!t) return NULL;
+    if (!t)
+        return NULL;
     st->run++;
     error_frame where = { .outer = c->frame, .kind = what };
     c->frame = &where;
     ppl_with (ppl__record(t)) {
-        if (replayed) ppl_with (ppl__replay(replayed)) call_in(call, f, around);
-        else call_in(call, f, around);
+        if (replayed)
+            ppl_with (ppl__replay(replayed))
+                call_in(call, f, around);
+        else
+            call_in(call, f, around);
     }
     c->frame = where.outer;
     return ad__ok(c) ? t : NULL;
 }
 
-static ppl_trace *handle_of(ad_context *c, trace *t) { return t ? ad__object_new(c, t) : (ppl_trace *)AD_NIL; }
-trace *ppl__trace_of(ad_context *c, const ppl_trace *t) { return c ? ad__object(c, t, "the trace") : NULL; }
+static ppl_trace *handle_of(ad_context *c, trace *t)
+{
+    return t ? ad__object_new(c, t) : (ppl_trace *)AD_NIL;
+}
+trace *ppl__trace_of(ad_context *c, const ppl_trace *t)
+{
+    return c ? ad__object(c, t, "the trace") : NULL;
+}
 
 ppl_trace *ppl_trace_new(void)
 {
@@ -179,15 +204,17 @@ ppl_trace *ppl_trace_new(void)
 ppl_trace *ppl_trace_run_args(ppl_function f, ppl_signature types, int n, const ppl_arg *args)
 {
     ad_context *c = ad__current();
-    if (!c || !ad__ok(c)) return (ppl_trace *)AD_NIL;
+    if (!c || !ad__ok(c))
+        return (ppl_trace *)AD_NIL;
     ppl_call *call = ppl__call_new(c, &types);
     trace *t = NULL;
-    if (call && ppl__call_arguments(c, call, n, args)) t = ppl__run(c, call, f, "model", NULL, NULL);
+    if (call && ppl__call_arguments(c, call, n, args))
+        t = ppl__run(c, call, f, "model", NULL, NULL);
     ppl__call_free(c, call);
     return handle_of(c, t);
 }
 
-/* ---- questions --------------------------------------------------------------------------------------------------------------- */
+/* ---- questions --------------------------------------------------------------------------------------------------- */
 
 int ppl_trace_size(ppl_trace *handle)
 {
@@ -212,7 +239,8 @@ static site *find(ppl_trace *handle, const char *name)
 static site *must_find(ppl_trace *handle, const char *name)
 {
     site *s = find(handle, name);
-    if (!s) ad_fail(AD_ERROR_SITE, NULL, "the trace has no site \"%s\"", name ? name : "?");
+    if (!s)
+        ad_fail(AD_ERROR_SITE, NULL, "the trace has no site \"%s\"", name ? name : "?");
     return s;
 }
 
@@ -237,8 +265,10 @@ static ad_tensor *scaled(ad_context *c, site *s)
 ad_tensor *ppl_trace_log_prob(ppl_trace *handle, const char *name)
 {
     site *s = must_find(handle, name);
-    if (!s) return AD_NIL;
-    if (ppl__scored(s)) return scaled(ad__current(), s);
+    if (!s)
+        return AD_NIL;
+    if (ppl__scored(s))
+        return scaled(ad__current(), s);
     ad_fail(AD_ERROR_SITE, NULL, "\"%s\" is no sample site and has no density", name);
     return AD_NIL;
 }
@@ -249,11 +279,12 @@ ad_tensor *ppl_trace_log_prob_sum(ppl_trace *handle)
     const trace *t = ppl__trace_of(c, handle);
     ad_tensor *sum = t ? ad_number(0) : AD_NIL;
     for (int i = 0; t && i < t->n; i++)
-        if (ppl__scored(t->site[i])) sum = ad_add(sum, ad_sum(scaled(c, t->site[i])));
+        if (ppl__scored(t->site[i]))
+            sum = ad_add(sum, ad_sum(scaled(c, t->site[i])));
     return sum;
 }
 
-/* ---- shapes as text ------------------------------------------------------------------------------------------------------------ */
+/* ---- shapes as text ---------------------------------------------------------------------------------------------- */
 
 typedef struct text {
     char *out;
@@ -268,13 +299,15 @@ static void __attribute__((format(printf, 2, 3))) put(text *t, const char *forma
     int n = vsnprintf(line, sizeof line, format, args);
     va_end(args);
     for (int i = 0; i < n && i < (int)sizeof line - 1; i++, t->used++)
-        if (t->used + 1 < t->size) t->out[t->used] = line[i];
+        if (t->used + 1 < t->size)
+            t->out[t->used] = line[i];
 }
 
 /* "   2 3 | 4" */
 static void put_dims(text *t, const ad_shape *s, int from, int to)
 {
-    for (int i = from; i < to; i++) put(t, " %lld", (long long)s->dim[i]);
+    for (int i = from; i < to; i++)
+        put(t, " %lld", (long long)s->dim[i]);
 }
 
 size_t ppl_format_shapes(ppl_trace *handle, char *out, size_t size)
@@ -283,11 +316,14 @@ size_t ppl_format_shapes(ppl_trace *handle, char *out, size_t size)
     const trace *t = ppl__trace_of(c, handle);
     text x = { .out = out, .size = size };
     for (int pass = 0; t && pass < 2; pass++) { /* parameters first, as Pyro does */
-        if (pass == 0) put(&x, "Param Sites:\n");
-        if (pass == 1) put(&x, "Sample Sites:\n");
+        if (pass == 0)
+            put(&x, "Param Sites:\n");
+        if (pass == 1)
+            put(&x, "Sample Sites:\n");
         for (int i = 0; i < t->n; i++) {
             const ppl_message *m = &t->site[i]->m;
-            if ((m->type == PPL_PARAM) != (pass == 0)) continue;
+            if ((m->type == PPL_PARAM) != (pass == 0))
+                continue;
             ad_shape value = ad_shape_of(m->value);
             int event = m->fn ? dist_event_dim(m->fn) : 0, batch = value.rank - event;
             if (m->fn) {
@@ -301,11 +337,13 @@ size_t ppl_format_shapes(ppl_trace *handle, char *out, size_t size)
                 put(&x, "%20s value", m->name);
             }
             put_dims(&x, &value, 0, batch);
-            if (pass == 1) put(&x, " |");
+            if (pass == 1)
+                put(&x, " |");
             put_dims(&x, &value, batch, value.rank);
             put(&x, "\n");
         }
     }
-    if (size) out[x.used < size ? x.used : size - 1] = '\0';
+    if (size)
+        out[x.used < size ? x.used : size - 1] = '\0';
     return x.used;
 }

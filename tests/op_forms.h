@@ -66,6 +66,7 @@ static inline double form_root(double b, double c, double d) { return sqrt(b) * 
     FORM(xlogy, a == 0 ? 0 : a * log(b), log(b), a / b, 0, 0)                                                          \
     FORM(where, a != 0 ? b : c, 0, a != 0, a == 0, 0)                                                                  \
     FORM(clamp, a < b ? b : a > c ? c : a, a >= b && a <= c, a < b, a > c, 0)                                          \
+    FORM(within, a >= b && a <= c, 0, 0, 0, 0)                                                                         \
     FORM(fma, a *b + c, b, a, 1, 0)                                                                                    \
     FORM(lerp, a + c * (b - a), 1 - c, c, b - a, 0)                                                                    \
     FORM(adam_direction, a / form_root(b, c, d), 1 / form_root(b, c, d),                                               \

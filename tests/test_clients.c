@@ -1,4 +1,5 @@
-/* Clients of plans beside SVI: held densities with gradients and second derivatives, predictions; values read in models. */
+/* Clients of plans beside SVI: held densities with gradients and second derivatives, predictions; values read in
+ * models. */
 #include "ppl/ppl.h"
 #include "tests/test.h"
 
@@ -6,14 +7,20 @@
 #include <stdio.h>
 #include <string.h>
 
-static void begin(void) { ad_context_use(ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 })); }
-static void end(void) { ad_context_free(NULL); }
+static void begin(void)
+{
+    ad_context_use(ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 }));
+}
+static void end(void)
+{
+    ad_context_free(NULL);
+}
 
 #define near(a, b, tolerance) ck_assert_double_le(fabs((a) - (b)), (tolerance)) /* false for NaN */
 #define fine() ck_assert_msg(ad_ok(), "%s", ad_error())
 #define says(words) ck_assert_msg(strstr(ad_error(), words), "want \"%s\" in: %s", words, ad_error())
 
-/* ---- densities ----------------------------------------------------------------------------------------------------------- */
+/* ---- densities --------------------------------------------------------------------------------------------------- */
 
 static int runs;
 static void scale_model(ad_tensor *x)
@@ -22,7 +29,8 @@ static void scale_model(ad_tensor *x)
     ad_tensor *z = ppl_sample("z", dist_to_event(dist_normal(ad_zeros(2), 2.0), 1));
     ad_tensor *s = ppl_sample("s", dist_exponential(1));
     ad_tensor *mean = ad_sum(z);
-    ppl_plate ("data", ad_dim(x, 0)) ppl_sample("x", dist_normal(mean, s), .obs = x);
+    ppl_plate ("data", ad_dim(x, 0))
+        ppl_sample("x", dist_normal(mean, s), .obs = x);
 }
 
 static double by_hand(const double *u, const double *x, int n)
@@ -43,7 +51,8 @@ START_TEST(density_of_a_flat_vector)
     fine();
     int64_t start, size;
     ck_assert_int_eq(ppl_density_size(d), 3);
-    ck_assert(ppl_density_part(d, "s", &start, &size) && start == 2 && size == 1 && !ppl_density_part(d, "x", &start, &size));
+    ck_assert(ppl_density_part(d, "s", &start, &size) && start == 2 && size == 1 &&
+              !ppl_density_part(d, "x", &start, &size));
     near(ppl_density_value(d, u, NULL), by_hand(u, data, 4), 1e-12);
     for (int round = 0; round < 2; round++) {
         near(ppl_density_value(d, u, g), by_hand(u, data, 4), 1e-12);
@@ -59,7 +68,8 @@ START_TEST(density_of_a_flat_vector)
             memcpy(up, u, sizeof u), memcpy(down, u, sizeof u);
             up[i] += e, down[i] -= e;
             ppl_density_value(d, up, gu), ppl_density_value(d, down, gd);
-            for (int k = 0; k < 3; k++) near(h[3 * i + k], (gu[k] - gd[k]) / (2 * e), 1e-6);
+            for (int k = 0; k < 3; k++)
+                near(h[3 * i + k], (gu[k] - gd[k]) / (2 * e), 1e-6);
         }
         ck_assert(ppl_density_constrained(d, u, "s", &s, 1));
         near(s, exp(u[2]), 1e-14);
@@ -68,7 +78,8 @@ START_TEST(density_of_a_flat_vector)
     }
     ck_assert_int_eq(runs, 1);
     uint64_t before = ad_count().allocations;
-    for (int i = 0; i < 50; i++) ppl_density_value(d, u, g);
+    for (int i = 0; i < 50; i++)
+        ppl_density_value(d, u, g);
     ck_assert_uint_eq(ad_count().allocations, before);
     ppl_density_free(d);
     ad_free(x);
@@ -78,7 +89,8 @@ END_TEST
 static void simplex_model(void)
 {
     ad_tensor *w = ppl_param("w", AD_SCALAR, .init = ppl_constant(2));
-    ppl_plate ("p", 3) ppl_sample("u", dist_uniform(1, ad_add(w, 1)));
+    ppl_plate ("p", 3)
+        ppl_sample("u", dist_uniform(1, ad_add(w, 1)));
 }
 START_TEST(densities_of_bounded_sites_and_parameters)
 {
@@ -87,7 +99,8 @@ START_TEST(densities_of_bounded_sites_and_parameters)
     fine();
     for (int round = 0; round < 2; round++) { /* uniform: only the Jacobian varies */
         want = 0;
-        for (int i = 0; i < 3; i++) want += log(1 / (1 + exp(-u[i]))) + log(1 / (1 + exp(u[i])));
+        for (int i = 0; i < 3; i++)
+            want += log(1 / (1 + exp(-u[i]))) + log(1 / (1 + exp(u[i])));
         near(ppl_density_value(d, u, g), want, 1e-12);
         ck_assert(ppl_density_constrained(d, u, "u", x, 3));
         near(x[1], 1 + (round ? 4 : 2) / (1 + exp(-1)), 1e-12);
@@ -98,7 +111,10 @@ START_TEST(densities_of_bounded_sites_and_parameters)
 }
 END_TEST
 
-static void coin(void) { ppl_sample("c", dist_bernoulli(0.5)); }
+static void coin(void)
+{
+    ppl_sample("c", dist_bernoulli(0.5));
+}
 START_TEST(discrete_sites_have_no_density)
 {
     ck_assert_ptr_null(ppl_density_new(coin, PPL_ARGS()));
@@ -106,12 +122,13 @@ START_TEST(discrete_sites_have_no_density)
 }
 END_TEST
 
-/* ---- predictions ------------------------------------------------------------------------------------------------------------ */
+/* ---- predictions ------------------------------------------------------------------------------------------------- */
 
 static void shift_model(ad_tensor *x)
 {
     ad_tensor *z = ppl_sample("z", dist_normal(10, 1));
-    ppl_plate ("data", 2) ppl_sample("x", dist_normal(ad_mul(2, z), 1), .obs = x);
+    ppl_plate ("data", 2)
+        ppl_sample("x", dist_normal(ad_mul(2, z), 1), .obs = x);
     ppl_deterministic("twice", ad_mul(2, z));
 }
 static void shift_guide(ad_tensor *x)
@@ -123,7 +140,8 @@ enum { DRAWS = 2000 };
 static double moments(const double *v, int n, double *sd)
 {
     double sum = 0, squares = 0;
-    for (int i = 0; i < n; i++) sum += v[i] / n, squares += v[i] * v[i] / n;
+    for (int i = 0; i < n; i++)
+        sum += v[i] / n, squares += v[i] * v[i] / n;
     *sd = sqrt(squares - sum * sum);
     return sum;
 }
@@ -132,8 +150,9 @@ START_TEST(predictions_from_prior_and_guide)
 {
     static double z[DRAWS], x[2 * DRAWS], twice[DRAWS];
     for (int k = 0; k < 2; k++) {
-        ppl_predictive *p = k == 0 ? ppl_predictive_prior(shift_model, .args = PPL_ARGS(ad_tensor *), .samples = DRAWS)
-                                   : ppl_predictive_new(shift_model, shift_guide, .args = PPL_ARGS(ad_tensor *), .samples = DRAWS);
+        ppl_predictive *p =
+            k == 0 ? ppl_predictive_prior(shift_model, .args = PPL_ARGS(ad_tensor *), .samples = DRAWS)
+                   : ppl_predictive_new(shift_model, shift_guide, .args = PPL_ARGS(ad_tensor *), .samples = DRAWS);
         double sd, loc = k ? 3 : 10, scale = k ? 0.1 : 1;
         ck_assert_msg(ppl_predict(p, (ad_tensor *)NULL), "%s", ad_error());
         ck_assert(ppl_predictive_read(p, "z", z, DRAWS) && ppl_predictive_read(p, "x", x, 2 * DRAWS));
@@ -142,7 +161,8 @@ START_TEST(predictions_from_prior_and_guide)
         near(sd, scale, 0.05);
         near(moments(x, 2 * DRAWS, &sd), 2 * loc, 0.16);
         near(sd, sqrt(4 * scale * scale + 1), 0.1);
-        for (int i = 0; i < DRAWS; i++) near(twice[i], 2 * z[i], 0);
+        for (int i = 0; i < DRAWS; i++)
+            near(twice[i], 2 * z[i], 0);
         ck_assert(x[0] != x[1] && z[0] != z[1]);
         ck_assert_int_eq(ppl_predictive_shape(p, "x").rank, 1);
         ck_assert(!ppl_predictive_read(p, "y", z, DRAWS));
@@ -156,31 +176,39 @@ START_TEST(predictions_of_chosen_sites)
 {
     double data[] = { 1, 2 }, x[6], z[3];
     ad_tensor *t = ad_from(data, AD_SHAPE(2));
-    ppl_predictive *p = ppl_predictive_prior(shift_model, .args = PPL_ARGS(ad_tensor *), .samples = 3, .sites = PPL_NAMES("x"));
+    ppl_predictive *p =
+        ppl_predictive_prior(shift_model, .args = PPL_ARGS(ad_tensor *), .samples = 3, .sites = PPL_NAMES("x"));
     ck_assert(ppl_predict(p, t) && ppl_predictive_read(p, "x", x, 6)); /* named: kept although it is data */
-    for (int i = 0; i < 6; i++) near(x[i], data[i % 2], 0);
+    for (int i = 0; i < 6; i++)
+        near(x[i], data[i % 2], 0);
     ck_assert(!ppl_predictive_read(p, "z", z, 3));
     ppl_predictive_free(p);
     ad_free(t);
 }
 END_TEST
 
-/* ---- values read in a model --------------------------------------------------------------------------------------------------- */
+/* ---- values read in a model -------------------------------------------------------------------------------------- */
 
 static bool reading;
 static double values[4];
 static void read_model(void)
 {
     ad_tensor *z = ppl_sample("z", dist_to_event(dist_normal(ad_zeros(4), 1.0), 1)), *y = ad_exp(ad_mul(z, 0.3));
-    if (reading) ad_read(y, values, 4);
+    if (reading)
+        ad_read(y, values, 4);
     ad_tensor *w = ad_mul(y, ad_sin(y));
-    if (reading) near(ad_item(ad_sum(w)), values[0] * sin(values[0]) + values[1] * sin(values[1]) + values[2] * sin(values[2]) + values[3] * sin(values[3]), 1e-12);
+    if (reading)
+        near(ad_item(ad_sum(w)),
+             values[0] * sin(values[0]) + values[1] * sin(values[1]) + values[2] * sin(values[2]) +
+                 values[3] * sin(values[3]),
+             1e-12);
     ppl_sample("x", dist_normal(ad_sum(ad_mul(w, y)), 1), .obs = ad_constant(1));
 }
 static void read_guide(void)
 {
     ad_tensor *loc = ppl_param("loc", AD_SHAPE(4), .init = ppl_randn(1));
-    if (reading) ad_read(loc, values, 4);
+    if (reading)
+        ad_read(loc, values, 4);
     ppl_sample("z", dist_to_event(dist_normal(loc, 0.5), 1));
 }
 START_TEST(reads_leave_gradients_alone)
@@ -191,13 +219,16 @@ START_TEST(reads_leave_gradients_alone)
         ppl_seed(1);
         ppl_param_delete(NULL);
         svi *s = svi_new(read_model, read_guide, .args = PPL_ARGS(), .optim = optim_sgd(.lr = 0.01));
-        for (int i = 0; i < 5; i++) loss[k][i] = svi_step(s);
+        for (int i = 0; i < 5; i++)
+            loss[k][i] = svi_step(s);
         ck_assert_msg(isfinite(loss[k][4]), "%s", svi_error(s));
         ppl_param_value("loc", loc[k], 4);
         svi_free(s);
     }
-    for (int i = 0; i < 5; i++) near(loss[0][i], loss[1][i], 1e-12 * fabs(loss[0][i]));
-    for (int i = 0; i < 4; i++) near(loc[0][i], loc[1][i], 1e-12);
+    for (int i = 0; i < 5; i++)
+        near(loss[0][i], loss[1][i], 1e-12 * fabs(loss[0][i]));
+    for (int i = 0; i < 4; i++)
+        near(loc[0][i], loc[1][i], 1e-12);
 }
 END_TEST
 
@@ -206,11 +237,17 @@ static ad_tensor *geometric(int depth)
     char name[16];
     snprintf(name, sizeof name, "coin%d", depth);
     ad_tensor *c = ppl_sample(name, dist_bernoulli(0.5), .infer = { .from_prior = true });
-    if (!ppl_ok() || ad_item(c) == 0) return ad_constant(depth);
+    if (!ppl_ok() || ad_item(c) == 0)
+        return ad_constant(depth);
     return geometric(depth + 1);
 }
-static void recursive_model(void) { ppl_sample("x", dist_normal(geometric(0), 1), .obs = ad_constant(2)); }
-static void empty_guide(void) {}
+static void recursive_model(void)
+{
+    ppl_sample("x", dist_normal(geometric(0), 1), .obs = ad_constant(2));
+}
+static void empty_guide(void)
+{
+}
 START_TEST(recursion_on_values)
 {
     svi *s = svi_new(recursive_model, empty_guide, .args = PPL_ARGS(), .optim = optim_adam());
@@ -228,7 +265,8 @@ END_TEST
 static void endless_model(void)
 {
     ad_tensor *z = ad_constant(1);
-    while (ppl_ok() && !(ad_item(z) < 0)) z = ad_add(z, 1);
+    while (ppl_ok() && !(ad_item(z) < 0))
+        z = ad_add(z, 1);
 }
 START_TEST(endless_loops_end)
 {
@@ -243,7 +281,7 @@ START_TEST(endless_loops_end)
 }
 END_TEST
 
-/* ---- what Pyro leaves untrained in silence ---------------------------------------------------------------------------------------- */
+/* ---- what Pyro leaves untrained in silence ----------------------------------------------------------------------- */
 
 static ad_tensor *state;
 static bool stopped;

@@ -50,7 +50,7 @@ START_TEST(test_commit)
         ck_assert(ad_commit());
     }
     ck_assert(element(a, 0) == 46 && element(a, 2) == 42);
-    ck_assert(element(b, 0) == 21 + 69 && element(b, 2) == 25 + 69);
+    ck_assert(element(b, 0) == 21 + 66 && element(b, 2) == 23 + 66);
     ad_scope { /* never committed: nothing happens */
         ad_assign(a, ad_zeros(3));
         ck_assert(ad_item(ad_sum(a)) == 42 + 44 + 46);

@@ -12,22 +12,28 @@ static distribution *stale_fn;
 
 static void begin(void)
 {
-    static const double one[] = { 1 }, five[] = { 1, 2, 3, 4, 5 }, fifteen[15] = { 1, 2, 3 }, mask[] = { 1, 0, 1, 1, 0 };
+    static const double one[] = { 1 }, five[] = { 1, 2, 3, 4, 5 }, fifteen[15] = { 1, 2, 3 },
+                        mask[] = { 1, 0, 1, 1, 0 };
     static const int two[] = { 1, 9 };
     ad_context_use(ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 }));
     x0 = ad_from(one, AD_SCALAR), x5 = ad_from(five, AD_SHAPE(5)), x53 = ad_from(fifteen, AD_SHAPE(5, 3));
     bits = ad_from(mask, AD_SHAPE(5)), index2 = ad_from(two, AD_SHAPE(2)), stray = ad_state(AD_SCALAR);
-    ad_scope stale_tensor = ad_exp(x5), stale_fn = dist_normal(0, 1);
+    ad_scope
+        stale_tensor = ad_exp(x5), stale_fn = dist_normal(0, 1);
 }
-static void end(void) { ad_context_free(NULL); }
+static void end(void)
+{
+    ad_context_free(NULL);
+}
 
 #define N01 dist_normal(0, 1)
 #define Z(name) ppl_sample(name, N01)
 #define OBSERVE(name, fn) ppl_sample(name, fn, .obs = ad_constant(0.5))
 
-#define Q(name) \
-    ppl_sample(name, dist_normal(ppl_param("q_loc", AD_SCALAR), \
-                                 ppl_param("q_scale", AD_SCALAR, .init = ppl_constant(0.5), .constraint = dist_positive())))
+#define Q(name)                                                                                                        \
+    ppl_sample(name,                                                                                                   \
+               dist_normal(ppl_param("q_loc", AD_SCALAR),                                                              \
+                           ppl_param("q_scale", AD_SCALAR, .init = ppl_constant(0.5), .constraint = dist_positive())))
 #define QV(name) ppl_sample(name, dist_to_event(dist_normal(ppl_param("q_locs", AD_SHAPE(3)), 0.5), 1))
 
 /* The name with a number behind it; good until the next call. */
@@ -41,14 +47,20 @@ static const char *numbered(const char *name, int64_t i)
 /* Plates in plates without end. */
 static void nest(int depth)
 {
-    if (ppl_ok()) ppl_plate (numbered("p", depth), 1) nest(depth + 1);
+    if (ppl_ok())
+        ppl_plate (numbered("p", depth), 1)
+            nest(depth + 1);
 }
 /* Plates in plates, and a site in the last. */
 static void many(int from, int depth)
 {
-    if (from) return;
-    if (depth < 0) OBSERVE("x", N01);
-    else ppl_plate (numbered("p", depth), 1) many(0, depth - 1);
+    if (from)
+        return;
+    if (depth < 0)
+        OBSERVE("x", N01);
+    else
+        ppl_plate (numbered("p", depth), 1)
+            many(0, depth - 1);
 }
 
 /* clang-format off */
@@ -83,14 +95,17 @@ static void model(const row *r)
         return;
     }
     ad_tensor *mean = Z("mean");
-    ppl_plate ("data", 5) ppl_sample("good", dist_normal(mean, 1), .obs = x5);
+    ppl_plate ("data", 5)
+        ppl_sample("good", dist_normal(mean, 1), .obs = x5);
 }
 static void guide(const row *r)
 {
-    if (r) r->guide();
+    if (r)
+        r->guide();
     else
-        ppl_sample("mean", dist_normal(ppl_param("loc", AD_SCALAR),
-                                       ppl_param("scale", AD_SCALAR, .init = ppl_constant(0.5), .constraint = dist_positive())));
+        ppl_sample("mean",
+                   dist_normal(ppl_param("loc", AD_SCALAR), ppl_param("scale", AD_SCALAR, .init = ppl_constant(0.5),
+                                                                      .constraint = dist_positive())));
 }
 
 START_TEST(must_fail)
@@ -120,13 +135,16 @@ START_TEST(must_work)
     const row *r = &legal[_i];
     static const struct elbo elbos[] = { { .particles = 1 }, { .particles = 3 }, { .kind = ELBO_MEAN_FIELD } };
     for (int k = 0; k < 3; k++) {
-        if (k == 2 && strstr(r->name, "score")) continue;
+        if (k == 2 && strstr(r->name, "score"))
+            continue;
         svi *s = svi_new(model, guide, .args = PPL_ARGS(const row *), .optim = optim_sgd(.lr = 1e-9), .elbo = elbos[k]);
         double a = svi_step(s, r), b = NAN, c = NAN;
         ck_assert_msg(isfinite(a), "%s: %s", r->name, svi_error(s));
-        ppl_with (ppl_seeded(3)) b = svi_evaluate(s, r);
+        ppl_with (ppl_seeded(3))
+            b = svi_evaluate(s, r);
         ck_assert_msg(isfinite(b), "%s: %s", r->name, svi_error(s));
-        ppl_with (ppl_seeded(3)) c = svi_step(s, r);
+        ppl_with (ppl_seeded(3))
+            c = svi_step(s, r);
         ck_assert_msg(b == c, "%s: evaluated %.17g, stepped %.17g", r->name, b, c);
         svi_free(s);
     }

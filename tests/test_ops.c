@@ -47,6 +47,8 @@ static const struct {
     { "ge", { 0.1, 2, -2, -0.1 } },
     { "clamp", { -2, -1.1, -1, 0, 1, 2 } },
     { "clamp", { 1.1, 2, -2, -1, 0, 1 } },
+    { "within", { -2, -1.1, -1, 0, 1, 2 } },
+    { "within", { 1.1, 2, -2, -1, 0, 1 } },
     { "where", { 0, 0, -2, 2, -2, 2 } },
     { "lgamma", { 6, 40 } },
     { "digamma", { 6, 40 } },
@@ -363,6 +365,7 @@ START_TEST(test_nan)
     } exceptions[] = {
         { "inside_unit", 0, 0 }, { "is_finite", 0, 0 }, { "eq", -1, 0 }, { "ne", -1, 1 }, { "lt", -1, 0 },
         { "le", -1, 0 },         { "gt", -1, 0 },       { "ge", -1, 0 }, { "where", 0, 0.5 }, { "where", 2, 0.5 },
+        { "within", -1, 0 },
     };
     numeric_context(_i ? AD_DOUBLE : AD_FLOAT, 1);
     for (int i = 0; i < ROWS; i++) {

@@ -12,20 +12,25 @@ static void begin(void)
     context = ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 });
     ad_context_use(context);
 }
-static void end(void) { ad_context_free(context); }
+static void end(void)
+{
+    ad_context_free(context);
+}
 
 #define near(a, b, tolerance) ck_assert_double_le(fabs((a) - (b)), (tolerance)) /* false for NaN */
 #define fine() ck_assert_msg(ad_ok(), "%s", ad_error())
 #define says(words) ck_assert_msg(strstr(ad_error(), words), "want \"%s\" in: %s", words, ad_error())
 
-/* ---- parameters --------------------------------------------------------------------------------------------------------------- */
+/* ---- parameters -------------------------------------------------------------------------------------------------- */
 
 START_TEST(parameters_live_on)
 {
     double w[6], v = 0;
     const double given[] = { 1, 2, 3 };
     ad_scope {
-        ppl_module ("net") ppl_module ("fc1") ppl_param("weight", AD_SHAPE(2, 3), .init = ppl_randn(0.5));
+        ppl_module ("net")
+            ppl_module ("fc1")
+                ppl_param("weight", AD_SHAPE(2, 3), .init = ppl_randn(0.5));
         ppl_param("scale", AD_SCALAR, .init = ppl_constant(3), .constraint = dist_positive());
         ppl_param("given", AD_SHAPE(3), .init = ppl_values(given));
         ppl_param("unit", AD_SHAPE(2), .init = ppl_uniform(0.2, 0.4), .constraint = dist_interval(0, 0.5));
@@ -46,7 +51,8 @@ START_TEST(parameters_live_on)
     ck_assert(w[0] > 0.2 && w[0] < 0.4 && w[0] != w[1]);
     v = 8;
     ck_assert(ppl_param_set("scale", &v, 1));
-    ad_scope near(ad_item(ppl_param("scale", AD_SCALAR, .constraint = dist_positive())), 8, 1e-13);
+    ad_scope
+        near(ad_item(ppl_param("scale", AD_SCALAR, .constraint = dist_positive())), 8, 1e-13);
     v = -1;
     ck_assert(!ppl_param_set("scale", &v, 1));
     says("must be positive");
@@ -71,7 +77,8 @@ START_TEST(initial_values_depend_on_seed_and_name)
     }
     ppl_param_value("a", a, 4);
     ppl_param_delete(NULL);
-    ad_scope ppl_param("a", AD_SHAPE(4), .init = ppl_randn(1));
+    ad_scope
+        ppl_param("a", AD_SHAPE(4), .init = ppl_randn(1));
     ppl_param_value("a", b, 4);
     ck_assert(!memcmp(a, b, sizeof a));
     ppl_seed(4);
@@ -88,7 +95,8 @@ END_TEST
 
 START_TEST(a_later_visit_must_agree)
 {
-    ad_scope ppl_param("w", AD_SHAPE(3, 4));
+    ad_scope
+        ppl_param("w", AD_SHAPE(3, 4));
     ad_scope {
         ppl_param("w", AD_SHAPE(4, 3));
         says("parameter \"w\" has shape (3, 4) since its first visit, and shape (4, 3) here");
@@ -121,17 +129,20 @@ START_TEST(rows_of_a_parameter_in_a_plate)
             same = ppl_param("w", AD_SHAPE(20, 2), .init = ppl_randn(1));
         }
         ad_read(w, v, 8), ad_read(index, i, 4), ad_read(same, all, 40);
-        for (int k = 0; k < 8; k++) near(v[k], all[2 * i[k / 2] + k % 2], 0);
+        for (int k = 0; k < 8; k++)
+            near(v[k], all[2 * i[k / 2] + k % 2], 0);
         ad_tensor *g = NULL;
         ad_gradient(ad_sum(w), (ad_tensor *[]){ same }, 1, &g);
         ad_read(g, one, 40);
         for (int k = 0; k < 40; k++) {
             bool taken = false;
-            for (int j = 0; j < 4; j++) taken |= i[j] == k / 2;
+            for (int j = 0; j < 4; j++)
+                taken |= i[j] == k / 2;
             near(one[k], taken, 0);
         }
         fine();
-        ppl_plate ("q", 7, .subsample_size = 4) ppl_param("w", AD_SHAPE(20, 2), .event_dim = 1);
+        ppl_plate ("q", 7, .subsample_size = 4)
+            ppl_param("w", AD_SHAPE(20, 2), .event_dim = 1);
         says("inside plate \"q\" of size 7: invalid shape of parameter \"w\"");
     }
 }

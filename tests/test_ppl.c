@@ -1,4 +1,4 @@
-/* The runtime of ppl: order of handlers, what each of them does, plates, names, traces. In double precision. */
+/* The runtime of ppl: order of handlers, what each of them does, names, traces. In double precision. */
 #include "ppl/ppl.h"
 #include "tests/test.h"
 
@@ -12,13 +12,16 @@ static void begin(void)
     context = ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 });
     ad_context_use(context);
 }
-static void end(void) { ad_context_free(context); }
+static void end(void)
+{
+    ad_context_free(context);
+}
 
 #define near(a, b, tolerance) ck_assert_double_le(fabs((a) - (b)), (tolerance)) /* false for NaN */
 #define fine() ck_assert_msg(ad_ok(), "%s", ad_error())
 #define says(words) ck_assert_msg(strstr(ad_error(), words), "want \"%s\" in: %s", words, ad_error())
 
-/* ---- the order of messages ---------------------------------------------------------------------------------------------- */
+/* ---- the order of messages --------------------------------------------------------------------------------------- */
 
 static char story[512];
 typedef struct teller {
@@ -36,20 +39,36 @@ static void tell(char what, const ppl_handler *h, const ppl_message *m)
 static void on_process(ppl_handler *h, ppl_message *m)
 {
     tell('<', h, m);
-    if (((teller *)h)->stops) m->stop = true;
+    if (((teller *)h)->stops)
+        m->stop = true;
 }
-static void on_postprocess(ppl_handler *h, ppl_message *m) { tell('>', h, m); }
-static void on_enter(ppl_handler *h) { tell('+', h, NULL); }
-static void on_exit_(ppl_handler *h) { tell('-', h, NULL); }
+static void on_postprocess(ppl_handler *h, ppl_message *m)
+{
+    tell('>', h, m);
+}
+static void on_enter(ppl_handler *h)
+{
+    tell('+', h, NULL);
+}
+static void on_exit_(ppl_handler *h)
+{
+    tell('-', h, NULL);
+}
 static teller make(char name, bool stops)
 {
-    return (teller){ { .process = on_process, .postprocess = on_postprocess, .enter = on_enter, .exit = on_exit_ }, name, stops };
+    return (teller){ { .process = on_process, .postprocess = on_postprocess, .enter = on_enter, .exit = on_exit_ },
+                     name,
+                     stops };
 }
 
 START_TEST(handlers_run_inside_out_and_back)
 {
     teller a = make('a', false), b = make('b', false), c = make('c', false);
-    ad_scope ppl_with (&a.handler) ppl_with (&b.handler) ppl_with (&c.handler) ppl_sample("x", dist_normal(0, 1));
+    ad_scope
+        ppl_with (&a.handler)
+            ppl_with (&b.handler)
+                ppl_with (&c.handler)
+                    ppl_sample("x", dist_normal(0, 1));
     fine();
     ck_assert_str_eq(story, "+a +b +c <cx <bx <ax >ax >bx >cx -c -b -a ");
 }
@@ -58,14 +77,20 @@ END_TEST
 START_TEST(stop_hides_from_those_outside)
 {
     teller a = make('a', false), b = make('b', true), c = make('c', false);
-    ad_scope ppl_with (&a.handler) ppl_with (&b.handler) ppl_with (&c.handler) ppl_sample("x", dist_normal(0, 1));
+    ad_scope
+        ppl_with (&a.handler)
+            ppl_with (&b.handler)
+                ppl_with (&c.handler)
+                    ppl_sample("x", dist_normal(0, 1));
     ck_assert_str_eq(story, "+a +b +c <cx <bx >bx >cx -c -b -a ");
 }
 END_TEST
 
 static int leaves_early(teller *a, teller *b)
 {
-    ppl_with (&a->handler) ppl_with (&b->handler) return 7;
+    ppl_with (&a->handler)
+        ppl_with (&b->handler)
+            return 7;
     return 0;
 }
 START_TEST(return_unwinds)
@@ -77,10 +102,13 @@ START_TEST(return_unwinds)
     }
     ck_assert_str_eq(story, "+a +b -b -a ");
     story[0] = 0;
-    ad_scope for (int i = 0; i < 2; i++) {
-        ppl_plate ("p", 3, .dim = -1) break; /* leaves the plate's block, not the loop */
-        ppl_with (&a.handler) ppl_sample(i ? "y" : "x", dist_normal(0, 1));
-    }
+    ad_scope
+        for (int i = 0; i < 2; i++) {
+            ppl_plate ("p", 3, .dim = -1)
+                break; /* leaves the plate's block, not the loop */
+            ppl_with (&a.handler)
+                ppl_sample(i ? "y" : "x", dist_normal(0, 1));
+        }
     fine();
     ck_assert_str_eq(story, "+a <ax >ax -a +a <ay >ay -a ");
 }
@@ -90,26 +118,32 @@ START_TEST(a_handler_is_installed_once)
 {
     teller a = make('a', false);
     ad_scope {
-        ppl_with (&a.handler) ppl_with (&a.handler) ck_assert(!ad_ok());
+        ppl_with (&a.handler)
+            ppl_with (&a.handler)
+                ck_assert(!ad_ok());
         says("cannot install a handler twice");
     }
-    ad_scope ppl_with (&a.handler) fine();
+    ad_scope
+        ppl_with (&a.handler)
+            fine();
 }
 END_TEST
 
 START_TEST(order_of_parameters_and_plates)
 {
     teller a = make('a', false);
-    ad_scope ppl_with (&a.handler) {
-        ppl_param("w", AD_SHAPE(2));
-        ppl_plate ("rows", 5, .subsample_size = 2) ppl_sample("x", dist_normal(0, 1));
-    }
+    ad_scope
+        ppl_with (&a.handler) {
+            ppl_param("w", AD_SHAPE(2));
+            ppl_plate ("rows", 5, .subsample_size = 2)
+                ppl_sample("x", dist_normal(0, 1));
+        }
     fine();
     ck_assert_str_eq(story, "+a <aw >aw <arows >arows <ax >ax -a ");
 }
 END_TEST
 
-/* ---- handlers ------------------------------------------------------------------------------------------------------------- */
+/* ---- handlers ---------------------------------------------------------------------------------------------------- */
 
 static void chain_model(void)
 {
@@ -121,8 +155,11 @@ START_TEST(trace_and_replay)
 {
     ad_scope {
         ppl_trace *t = ppl_trace_run(chain_model, PPL_ARGS()), *again = ppl_trace_new(), *fresh = ppl_trace_new();
-        ppl_with (ppl_record(again)) ppl_with (ppl_replay(t)) chain_model();
-        ppl_with (ppl_record(fresh)) chain_model();
+        ppl_with (ppl_record(again))
+            ppl_with (ppl_replay(t))
+                chain_model();
+        ppl_with (ppl_record(fresh))
+            chain_model();
         fine();
         double z = ad_item(ppl_trace_value(t, "z"));
         near(ad_item(ppl_trace_value(again, "z")), z, 0);
@@ -139,11 +176,20 @@ END_TEST
 START_TEST(condition_wins_over_obs_and_replay)
 {
     ad_scope {
-        ppl_trace *t = ppl_trace_run(chain_model, PPL_ARGS()), *in = ppl_trace_new(), *out = ppl_trace_new(), *un = ppl_trace_new();
+        ppl_trace *t = ppl_trace_run(chain_model, PPL_ARGS()), *in = ppl_trace_new(), *out = ppl_trace_new(),
+                  *un = ppl_trace_new();
         ad_tensor *one = ad_constant(1);
-        ppl_with (ppl_record(in)) ppl_with (ppl_replay(t)) ppl_with (ppl_condition({ "z", one }, { "x", one })) chain_model();
-        ppl_with (ppl_record(out)) ppl_with (ppl_condition({ "z", one })) ppl_with (ppl_replay(t)) chain_model();
-        ppl_with (ppl_record(un)) ppl_with (ppl_condition({ "x", NULL })) chain_model();
+        ppl_with (ppl_record(in))
+            ppl_with (ppl_replay(t))
+                ppl_with (ppl_condition({ "z", one }, { "x", one }))
+                    chain_model();
+        ppl_with (ppl_record(out))
+            ppl_with (ppl_condition({ "z", one }))
+                ppl_with (ppl_replay(t))
+                    chain_model();
+        ppl_with (ppl_record(un))
+            ppl_with (ppl_condition({ "x", NULL }))
+                chain_model();
         fine();
         near(ad_item(ppl_trace_value(in, "z")), 1, 0);
         near(ad_item(ppl_trace_value(in, "x")), 1, 0);
@@ -159,12 +205,17 @@ START_TEST(replay_leaves_observed_sites_and_refuses_observed_traces)
 {
     ad_scope {
         ppl_trace *t = ppl_trace_new(), *again = ppl_trace_new();
-        ppl_with (ppl_record(t)) ppl_sample("x", dist_normal(0, 1));
-        ppl_with (ppl_record(again)) ppl_with (ppl_replay(t)) chain_model();
+        ppl_with (ppl_record(t))
+            ppl_sample("x", dist_normal(0, 1));
+        ppl_with (ppl_record(again))
+            ppl_with (ppl_replay(t))
+                chain_model();
         fine();
         near(ad_item(ppl_trace_value(again, "x")), 2, 0);
-        ppl_with (ppl_record(t)) ppl_sample("z", dist_normal(0, 1), .obs = ad_number(0));
-        ppl_with (ppl_replay(t)) chain_model();
+        ppl_with (ppl_record(t))
+            ppl_sample("z", dist_normal(0, 1), .obs = ad_number(0));
+        ppl_with (ppl_replay(t))
+            chain_model();
         says("site \"z\" must be sampled in trace");
     }
 }
@@ -174,18 +225,25 @@ START_TEST(uncondition_draws)
 {
     ad_scope {
         ppl_trace *t = ppl_trace_new();
-        ppl_with (ppl_record(t)) ppl_with (ppl_uncondition()) chain_model();
+        ppl_with (ppl_record(t))
+            ppl_with (ppl_uncondition())
+                chain_model();
         fine();
         ck_assert(!ppl_trace_find(t, "x")->is_observed && ppl_trace_find(t, "x")->infer.was_observed);
         ck_assert(ad_item(ppl_trace_value(t, "x")) != 2);
-        ppl_with (ppl_record(t)) ppl_with (ppl_uncondition("y")) chain_model();
+        ppl_with (ppl_record(t))
+            ppl_with (ppl_uncondition("y"))
+                chain_model();
         ck_assert(ppl_trace_find(t, "x")->is_observed);
     }
     fine();
 }
 END_TEST
 
-static bool is_z(const ppl_message *m, void *user) { return (void)user, !strcmp(m->name, "z"); }
+static bool is_z(const ppl_message *m, void *user)
+{
+    return (void)user, !strcmp(m->name, "z");
+}
 static void three(void)
 {
     ppl_param("w", AD_SCALAR);
@@ -193,20 +251,22 @@ static void three(void)
     ppl_sample("x", dist_normal(0, 1), .obs = ad_number(0));
 }
 #define RECORDED(t, name) (ppl_trace_find(t, name) != NULL)
-#define block_shows(w, z, x, ...) \
-    do { \
-        ppl_with (ppl_record(t)) ppl_with (ppl_block(__VA_ARGS__)) three(); \
-        fine(); \
-        ck_assert_int_eq(RECORDED(t, "w"), w); \
-        ck_assert_int_eq(RECORDED(t, "z"), z); \
-        ck_assert_int_eq(RECORDED(t, "x"), x); \
+#define block_shows(w, z, x, ...)                                                                                      \
+    do {                                                                                                               \
+        ppl_with (ppl_record(t))                                                                                       \
+            ppl_with (ppl_block(__VA_ARGS__))                                                                          \
+                three();                                                                                               \
+        fine();                                                                                                        \
+        ck_assert_int_eq(RECORDED(t, "w"), w);                                                                         \
+        ck_assert_int_eq(RECORDED(t, "z"), z);                                                                         \
+        ck_assert_int_eq(RECORDED(t, "x"), x);                                                                         \
     } while (0)
 
 START_TEST(block_combinations)
 {
     ad_scope {
         ppl_trace *t = ppl_trace_new();
-        block_shows(0, 0, 0);
+        block_shows(0, 0, 0, .hide = NULL);
         block_shows(1, 0, 1, .hide = PPL_NAMES("z"));
         block_shows(0, 1, 0, .expose = PPL_NAMES("z"));
         block_shows(0, 1, 1, .hide_types = PPL_TYPE(PPL_PARAM));
@@ -224,12 +284,20 @@ START_TEST(do_keeps_the_site_and_changes_what_follows)
     ad_scope {
         ppl_trace *out = ppl_trace_new(), *plain = ppl_trace_run(chain_model, PPL_ARGS());
         ad_tensor *ten = ad_constant(10);
-        ppl_with (ppl_record(out)) ppl_with (ppl_scale(3)) ppl_with (ppl_do({ "z", ten })) chain_model();
+        ppl_with (ppl_record(out))
+            ppl_with (ppl_scale(3))
+                ppl_with (ppl_do({ "z", ten }))
+                    chain_model();
         fine();
         near(ad_item(ppl_trace_value(out, "z")), ad_item(ppl_trace_value(plain, "z")), 0);
         near(ad_item(ppl_trace_log_prob(out, "x")), 3 * (-0.5 * 64 - 0.5 * log(2 * M_PI)), 1e-12);
         near(ppl_trace_find(out, "z")->scale, 3, 0);
         ck_assert_int_eq(ppl_trace_size(out), 2);
+        ppl_with (ppl_record(out))
+            ppl_with (ppl_do({ "z", ten }))
+                ppl_with (ppl_scale(3))
+                    chain_model();
+        near(ppl_trace_find(out, "z")->scale, 3, 0); /* not 9: the stack treats the site once */
     }
     fine();
 }
@@ -240,11 +308,14 @@ START_TEST(substitute_and_lift)
     ad_scope {
         ppl_trace *t = ppl_trace_new();
         ad_tensor *four = ad_constant(4), *sum = NULL;
-        ppl_with (ppl_substitute({ "w", four })) ppl_module ("net") sum = ppl_param("w", AD_SCALAR);
+        ppl_with (ppl_substitute({ "w", four }))
+            ppl_module ("net")
+                sum = ppl_param("w", AD_SCALAR);
         near(ad_item(sum), 4, 0);
         ck_assert(!ppl_param_exists("net$$$w"));
-        ppl_with (ppl_record(t)) ppl_with (ppl_lift({ "w", dist_normal(5, 1e-9) }))
-            sum = ad_sub(ppl_param("w", AD_SCALAR), ppl_param("w", AD_SCALAR));
+        ppl_with (ppl_record(t))
+            ppl_with (ppl_lift({ "w", dist_normal(5, 1e-9) }))
+                sum = ad_sub(ppl_param("w", AD_SCALAR), ppl_param("w", AD_SCALAR));
         fine();
         near(ad_item(sum), 0, 0);
         near(ad_item(ppl_trace_value(t, "w")), 5, 1e-6);
@@ -255,24 +326,40 @@ START_TEST(substitute_and_lift)
 }
 END_TEST
 
-static void all_auxiliary(const ppl_message *m, ppl_infer *infer) { infer->auxiliary = m->name[0] == 'z'; }
+static void all_auxiliary(const ppl_message *m, ppl_infer *infer)
+{
+    infer->auxiliary = m->name[0] == 'z';
+}
 START_TEST(scope_scale_mask_infer)
 {
     ad_scope {
         ppl_trace *t = ppl_trace_new();
         double half[] = { 1, 0 }, lp[2];
         ad_tensor *mask = ad_from(half, AD_SHAPE(2)), *nan = ad_constant(NAN);
-        ppl_with (ppl_record(t)) ppl_with (ppl_name_scope("in")) ppl_with (ppl_scale(2)) ppl_with (ppl_scale(0.25))
-            ppl_with (ppl_infer_config(all_auxiliary)) chain_model();
+        ppl_with (ppl_record(t))
+            ppl_with (ppl_name_scope("in"))
+                ppl_with (ppl_scale(2))
+                    ppl_with (ppl_scale(0.25))
+                        ppl_with (ppl_infer_config(all_auxiliary))
+                            chain_model();
         fine();
         near(ppl_trace_find(t, "in/x")->scale, 0.5, 0);
         ck_assert(ppl_trace_find(t, "in/z")->infer.auxiliary && !ppl_trace_find(t, "in/x")->infer.auxiliary);
-        ppl_with (ppl_record(t)) ppl_with (ppl_mask(mask)) ppl_plate ("p", 2)
-            ppl_sample("x", dist_normal(0, 1), .obs = ad_where(mask, ad_constant(1), nan));
+        ppl_with (ppl_record(t))
+            ppl_with (ppl_mask(mask))
+                ppl_plate ("p", 2)
+                    ppl_sample("x", dist_normal(0, 1), .obs = ad_where(mask, ad_constant(1), nan));
         ad_read(ppl_trace_log_prob(t, "x"), lp, 2);
         fine();
         near(lp[0], -0.5 - 0.5 * log(2 * M_PI), 1e-12);
         near(lp[1], 0, 0);
+        ppl_with (ppl_record(t))
+            ppl_with (ppl_mask(mask))
+                ppl_with (ppl_mask(ad_sub(1, mask)))
+                    ppl_plate ("p", 2)
+                        ppl_sample("x", dist_normal(0, 1));
+        ad_read(ppl_trace_log_prob(t, "x"), lp, 2);
+        ck_assert(lp[0] == 0 && lp[1] == 0);
         ad_free(mask);
     }
 }
@@ -284,7 +371,9 @@ START_TEST(factor_and_deterministic)
         ppl_trace *t = ppl_trace_new();
         ppl_with (ppl_record(t)) {
             ppl_factor("alone", -2);
-            ppl_plate ("p", 4) ppl_with (ppl_scale(10)) ppl_factor("each", 0.5); /* a scalar counts once a member */
+            ppl_plate ("p", 4)
+                ppl_with (ppl_scale(10))
+                    ppl_factor("each", 0.5); /* a scalar counts once a member */
             ppl_deterministic("double", ad_mul(2, ad_ones(3)));
         }
         near(ad_item(ppl_trace_log_prob_sum(t)), -2 + 4 * 10 * 0.5, 1e-12);
@@ -300,7 +389,9 @@ START_TEST(observation_masks)
         ppl_trace *t = ppl_trace_new();
         double bits[] = { 1, 0, 1 }, data[] = { 5, NAN, 7 }, out[3], drawn[3], lp[3];
         ad_tensor *mask = ad_from(bits, AD_SHAPE(3)), *x = ad_from(data, AD_SHAPE(3)), *v = NULL;
-        ppl_with (ppl_record(t)) ppl_plate ("p", 3) v = ppl_sample("x", dist_normal(0, 1), .obs = x, .obs_mask = mask);
+        ppl_with (ppl_record(t))
+            ppl_plate ("p", 3)
+                v = ppl_sample("x", dist_normal(0, 1), .obs = x, .obs_mask = mask);
         fine();
         ad_read(v, out, 3);
         ad_read(ppl_trace_value(t, "x_unobserved"), drawn, 3);
@@ -316,120 +407,7 @@ START_TEST(observation_masks)
 }
 END_TEST
 
-/* ---- plates ------------------------------------------------------------------------------------------------------------------ */
-
-START_TEST(plates_expand_and_claim_dimensions)
-{
-    ad_scope {
-        ppl_trace *t = ppl_trace_new();
-        ad_tensor *x = NULL, *y = NULL, *e = NULL;
-        ppl_with (ppl_record(t)) ppl_plate ("rows", 3) {
-            x = ppl_sample("x", dist_normal(0, 1));
-            ppl_plate ("columns", 2) y = ppl_sample("y", dist_normal(x, 1)); /* the outer one has -1 */
-            ppl_plate ("far", 5, .dim = -4) e = ppl_sample("e", dist_to_event(dist_normal(ad_zeros(1, 7), 1.0), 1));
-        }
-        fine();
-        ck_assert_int_eq(ad_rank(x), 1);
-        ad_shape s = ad_shape_of(y), f = ad_shape_of(e);
-        ck_assert(s.rank == 2 && s.dim[0] == 2 && s.dim[1] == 3);
-        ck_assert(f.rank == 5 && f.dim[0] == 5 && f.dim[1] == 1 && f.dim[3] == 3 && f.dim[4] == 7);
-        double v[6];
-        ad_read(y, v, 6);
-        ck_assert(v[0] != v[3]); /* independent draws */
-        ad_item(ppl_trace_log_prob_sum(t));
-        fine();
-    }
-}
-END_TEST
-
-START_TEST(plates_may_come_back)
-{
-    ad_scope {
-        for (int i = 0; i < 2; i++) ppl_plate ("p", 3) ppl_sample(i ? "a" : "b", dist_normal(0, 1));
-        fine();
-        ppl_plate ("p", 4) ck_assert(!ad_ok());
-        says("duplicate plate \"p\"");
-    }
-    ad_scope {
-        ppl_plate ("p", 3) ppl_plate ("p", 3) ck_assert(!ad_ok());
-        says("duplicate plate");
-    }
-    ad_scope {
-        ppl_plate ("p", 3, .dim = -1) ppl_plate ("q", 2, .dim = -1) ck_assert(!ad_ok());
-        says("at plates \"q\" and \"p\", collide at dim=-1");
-    }
-}
-END_TEST
-
-START_TEST(subsampling)
-{
-    ad_scope {
-        ppl_trace *t = ppl_trace_new();
-        ad_tensor *index = NULL, *rows = NULL;
-        double data[20], got[4];
-        int64_t i[4];
-        for (int k = 0; k < 20; k++) data[k] = 100 + k;
-        ad_tensor *x = ad_from(data, AD_SHAPE(20));
-        ppl_with (ppl_record(t)) ppl_plate ("p", 20, .subsample_size = 4, .index = &index) {
-            rows = ppl_subsample(x, 0);
-            ppl_sample("x", dist_normal(0, 1), .obs = rows);
-        }
-        ad_read(index, i, 4);
-        ad_read(rows, got, 4);
-        fine();
-        for (int k = 0; k < 4; k++) {
-            near(got[k], (double)(100 + i[k]), 0);
-            for (int j = 0; j < k; j++) ck_assert(i[j] != i[k]);
-        }
-        ad_free(x);
-    }
-    ad_scope {
-        ad_tensor *all = NULL;
-        int64_t i[5];
-        ppl_trace *t = ppl_trace_new();
-        ppl_with (ppl_record(t)) {
-            ppl_plate ("whole", 5, .index = &all) ppl_sample("a", dist_normal(0, 1));
-            ppl_plate ("part", 60, .subsample_size = 6) ppl_sample("b", dist_normal(0, 1));
-            ppl_plate ("batch", 6, .full_size = 600) ppl_sample("c", dist_normal(0, 1));
-        }
-        ad_read(all, i, 5);
-        for (int k = 0; k < 5; k++) ck_assert_int_eq(i[k], k);
-        near(ppl_trace_find(t, "a")->scale, 1, 0);
-        near(ppl_trace_find(t, "b")->scale, 10, 0);
-        near(ppl_trace_find(t, "c")->scale, 100, 0);
-        fine();
-    }
-}
-END_TEST
-
-START_TEST(sequential_plates)
-{
-    int seen = 0;
-    ad_scope {
-        ppl_trace *t = ppl_trace_new();
-        ppl_with (ppl_record(t)) ppl_each (i, "rows", 6, .full_size = 12) {
-            char name[16];
-            if (i == 1) continue;
-            if (i == 5) break;
-            snprintf(name, sizeof name, "x%d", (int)i);
-            ppl_sample(name, dist_normal(0, 1));
-            seen++;
-        }
-        fine();
-        ck_assert_int_eq(seen, 4);
-        near(ppl_trace_find(t, "x3")->scale, 2, 0);
-        ck_assert_int_eq(ppl_trace_find(t, "x3")->frame[0]->counter, 3);
-        ck_assert_int_eq(ppl_trace_find(t, "x3")->frame[0]->dim, 0);
-        ppl_sample("after", dist_normal(0, 1));
-        seen = 0;
-        ppl_each (i, "some", 50, .subsample_size = 5) seen += i >= 0 && i < 50;
-        ck_assert_int_eq(seen, 5);
-        fine();
-    }
-}
-END_TEST
-
-/* ---- names and messages ----------------------------------------------------------------------------------------------------------- */
+/* ---- names and messages ------------------------------------------------------------------------------------------ */
 
 START_TEST(names_are_one_space)
 {
@@ -463,7 +441,8 @@ START_TEST(shape_table)
         ppl_trace *t = ppl_trace_new();
         ppl_with (ppl_record(t)) {
             ppl_param("w", AD_SHAPE(3, 4));
-            ppl_plate ("p", 5) ppl_sample("z", dist_to_event(dist_normal(ad_zeros(5, 2), 1.0), 1));
+            ppl_plate ("p", 5)
+                ppl_sample("z", dist_to_event(dist_normal(ad_zeros(5, 2), 1.0), 1));
         }
         size_t n = ppl_format_shapes(t, text, sizeof text);
         ck_assert_uint_eq(n, strlen(text));
@@ -497,10 +476,6 @@ Suite *suite_ppl(void)
     tcase_add_test(t, scope_scale_mask_infer);
     tcase_add_test(t, factor_and_deterministic);
     tcase_add_test(t, observation_masks);
-    tcase_add_test(t, plates_expand_and_claim_dimensions);
-    tcase_add_test(t, plates_may_come_back);
-    tcase_add_test(t, subsampling);
-    tcase_add_test(t, sequential_plates);
     tcase_add_test(t, names_are_one_space);
     tcase_add_test(t, shape_table);
     suite_add_tcase(s, t);

@@ -10,8 +10,8 @@
 #include "autodiff/plan.h"
 
 enum {
-    TILE = 512,          /* elements of an elementwise item that go through all its members at once: they stay in L1 */
-    CHUNK_TILES = 8,     /* tiles of a chunk, the unit that threads take: fixed by shape alone */
+    TILE = 256,          /* elements of an elementwise item that go through all its members at once: they stay in L1 */
+    CHUNK_TILES = 16,    /* tiles of a chunk, the unit that threads take: fixed by shape alone */
     WORTH_THREADS = 16384 /* elements below which waking another thread costs more than it saves */
 };
 

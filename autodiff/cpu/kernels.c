@@ -59,6 +59,20 @@
     }
 #include "autodiff/ops.def"
 
+/* A softplus forwards and its gradient's sigmoid. */
+static void softplus_and_sigmoid(int64_t n, void *out_, const void *x_, const void *second, const void *c_, const void *d_)
+{
+    (void)c_, (void)d_;
+    real *softplus = out_, *sigmoid = (real *)second;
+    const real *xs = x_;
+    LOOP
+    {
+        real x = xs[i];
+        softplus[i] = real_softplus(x);
+        sigmoid[i] = real_sigmoid(x);
+    }
+}
+
 /* ---- filling and converting --------------------------------------------------------------------------------------------------- */
 
 static void splat(int64_t n, void *out_, const void *value)
@@ -194,6 +208,7 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
 #define AD_OP4(name, ...) [OP_##name] = kernel_##name,
 #include "autodiff/ops.def"
     },
+    .softplus_and_sigmoid = softplus_and_sigmoid,
     .splat = splat,
     .store = store,
     .arange = arange,

@@ -161,7 +161,8 @@ typedef struct tiler {
     tile_program *tiles;
     const plan_item *item;
     key keys[TILE_SLOTS];
-    int16_t slot_of[TILE_SLOTS]; /* of each member */
+    int16_t slot_of[TILE_SLOTS]; /* of each member's result */
+    bool done[TILE_SLOTS];
     int32_t free_scratch[TILE_SLOTS], n_free;
 } tiler;
 
@@ -220,11 +221,53 @@ static void find_last_readers(const tiler *l, int32_t *last)
     }
 }
 
+/* Scratch of values that member a is the last to read is free again, for a's own result if need be. */
+static void free_scratch(tiler *l, int32_t a, const int32_t *last)
+{
+    for (int32_t b = 0; b < a; b++) {
+        const tile_slot *s = &l->tiles->slot[l->slot_of[b]];
+        if (last[b] == a && s->kind == SLOT_SCRATCH) l->free_scratch[l->n_free++] = s->scratch;
+    }
+}
+
+/* A slot for the result of member a; -1 after an error. */
+static int16_t result_slot(tiler *l, int32_t a)
+{
+    int32_t m = l->plan->member[l->item->first + a];
+    tile_slot out = { .kind = SLOT_SCRATCH };
+    if (l->plan->place[m].kind != PLACE_NONE) {
+        int32_t pointer = cpu_pointer_new(l->program, l->plan->place[m]);
+        if (pointer < 0) return -1;
+        out = (tile_slot){ .kind = SLOT_MEMORY, .pointer = pointer - l->step->pointer };
+    } else {
+        out.scratch = take_scratch(l);
+    }
+    return l->slot_of[a] = new_slot(l, out, (key){ -1, -1 });
+}
+
+/* The later member that is the sigmoid of what member a is the softplus of; -1 where there is none. */
+static int32_t sigmoid_beside(const tiler *l, int32_t a)
+{
+    const plan *p = l->plan;
+    const int32_t *member = p->member + l->item->first;
+    if (p->node[member[a]].op != OP_softplus) return -1;
+    int32_t shape, other, from = ad__plan_operand(p, plan_inputs(p, member[a])[0], &shape);
+    for (int32_t b = a + 1; b < l->item->count; b++)
+        if (p->node[member[b]].op == OP_sigmoid && ad__plan_operand(p, plan_inputs(p, member[b])[0], &other) == from &&
+            other == shape)
+            return b;
+    return -1;
+}
+
 static bool lower_member(tiler *l, int32_t a, const int32_t *last)
 {
     const plan *p = l->plan;
     int32_t m = p->member[l->item->first + a];
-    tile_member *to = &l->tiles->member[a];
+    if (l->done[a]) { /* computed beside an earlier member */
+        free_scratch(l, a, last);
+        return true;
+    }
+    tile_member *to = &l->tiles->member[l->tiles->n_members++];
     to->run = l->program->state->kernels->elementwise[p->node[m].op];
     for (int j = 0; j < p->node[m].n_inputs; j++) {
         int32_t shape, from = ad__plan_operand(p, plan_inputs(p, m)[j], &shape);
@@ -235,20 +278,17 @@ static bool lower_member(tiler *l, int32_t a, const int32_t *last)
         to->in[j] = slot;
     }
     for (int j = p->node[m].n_inputs; j < 4; j++) to->in[j] = to->in[0];
-    for (int32_t b = 0; b < a; b++) { /* a value read here for the last time leaves its scratch, to this one if need be */
-        const tile_slot *s = &l->tiles->slot[l->slot_of[b]];
-        if (last[b] == a && s->kind == SLOT_SCRATCH) l->free_scratch[l->n_free++] = s->scratch;
+    int32_t beside = sigmoid_beside(l, a);
+    if (beside >= 0) { /* two results: neither may lie where the operand does, so they come before it is freed */
+        to->run = l->program->state->kernels->softplus_and_sigmoid;
+        if ((to->in[1] = result_slot(l, beside)) < 0 || (to->out = result_slot(l, a)) < 0) return false;
+        l->done[beside] = true;
+        free_scratch(l, a, last);
+        return true;
     }
-    tile_slot out = { .kind = SLOT_SCRATCH };
-    if (p->place[m].kind != PLACE_NONE) {
-        int32_t pointer = cpu_pointer_new(l->program, p->place[m]);
-        if (pointer < 0) return false;
-        out = (tile_slot){ .kind = SLOT_MEMORY, .pointer = pointer - l->step->pointer };
-    } else {
-        out.scratch = take_scratch(l);
-    }
-    to->out = l->slot_of[a] = new_slot(l, out, (key){ -1, -1 });
-    return true;
+    free_scratch(l, a, last);
+    to->out = result_slot(l, a);
+    return to->out >= 0;
 }
 
 bool cpu_lower_tiles(cpu_program *p, const plan_item *item)
@@ -266,7 +306,6 @@ bool cpu_lower_tiles(cpu_program *p, const plan_item *item)
     find_last_readers(&l, last);
     for (int32_t a = 0; a < item->count; a++)
         if (!lower_member(&l, a, last)) return false;
-    t->n_members = item->count;
     t->spread_slot = cpu_detail(p, (size_t)t->n_slots * 4 * sizeof *t->spread_slot);
     t->at = cpu_detail(p, (size_t)t->n_slots * sizeof *t->at);
     if (!t->spread_slot || !t->at) return false;

@@ -7,7 +7,8 @@
 static bool listed(const char *const *names, const char *name)
 {
     for (; names && *names; names++)
-        if (!strcmp(*names, name)) return true;
+        if (!strcmp(*names, name))
+            return true;
     return false;
 }
 
@@ -18,9 +19,12 @@ static void process(ppl_handler *h, ppl_message *m)
     bool hides = a->hide || a->hide_types || a->hide_observed || a->hide_if;
     bool exposes = a->expose || a->expose_types || a->expose_observed;
     bool stop = exposes || !hides; /* what is neither hidden nor exposed by name */
-    if (listed(a->expose, m->name) || (a->expose_types & PPL_TYPE(m->type)) || (a->expose_observed && observed)) stop = false;
-    if (listed(a->hide, m->name) || (a->hide_types & PPL_TYPE(m->type)) || (a->hide_observed && observed)) stop = true;
-    if (a->hide_if && a->hide_if(m, a->user)) stop = true;
+    if (listed(a->expose, m->name) || (a->expose_types & PPL_TYPE(m->type)) || (a->expose_observed && observed))
+        stop = false;
+    if (listed(a->hide, m->name) || (a->hide_types & PPL_TYPE(m->type)) || (a->hide_observed && observed))
+        stop = true;
+    if (a->hide_if && a->hide_if(m, a->user))
+        stop = true;
     m->stop = stop;
 }
 

@@ -6,12 +6,15 @@
 
 static void process(ppl_handler *h, ppl_message *m)
 {
-    if (m->type != PPL_SAMPLE) return;
+    if (m->type != PPL_SAMPLE)
+        return;
     for (const ppl_value *v = h->user; v->name; v++) {
-        if (strcmp(v->name, m->name)) continue;
+        if (strcmp(v->name, m->name))
+            continue;
         m->value = v->value;
         m->is_observed = v->value != NULL;
-        if (!v->value) m->done = false;
+        if (!v->value)
+            m->done = false;
         return;
     }
 }

@@ -1,6 +1,6 @@
-/* The do handler: intervention. The site itself is drawn or observed as ever, and everyone outside sees that; what follows
- * in the program gets the value given here, under the name <name>__CF. Called through ppl_with.
- * Meaning: Pyro's poutine/do_messenger.py. */
+/* The do handler: intervention. The site itself is drawn or observed as ever, and everyone outside sees that; what
+ * follows in the program gets the value given here, under the name <name>__CF. Called through ppl_with. Meaning: Pyro's
+ * poutine/do_messenger.py. */
 #include <string.h>
 
 #include "ppl/state.h"
@@ -8,12 +8,15 @@
 static void process(ppl_handler *h, ppl_message *m)
 {
     ad_context *c = ad__current();
-    if (m->type != PPL_SAMPLE || m->intervener == h || !ad__ok(c)) return;
+    if (m->type != PPL_SAMPLE || m->intervener == h || !ad__ok(c))
+        return;
     for (const ppl_value *v = h->user; v->name; v++) {
-        if (strcmp(v->name, m->name)) continue;
+        if (strcmp(v->name, m->name))
+            continue;
         size_t n = strlen(m->name);
         char *text = ad__step_bytes(c, n + sizeof "__CF");
-        if (!text) return;
+        if (!text)
+            return;
         memcpy(text, m->name, n);
         memcpy(text + n, "__CF", sizeof "__CF");
         ppl_message site = *m; /* as if no handler had seen it: the whole stack treats it again */

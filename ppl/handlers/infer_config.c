@@ -3,7 +3,8 @@
 
 static void process(ppl_handler *h, ppl_message *m)
 {
-    if (m->type == PPL_SAMPLE && h->change) h->change(m, &m->infer);
+    if (m->type == PPL_SAMPLE && h->change)
+        h->change(m, &m->infer);
 }
 
 ppl_handler ppl_infer_config(void (*change)(const ppl_message *m, ppl_infer *infer))

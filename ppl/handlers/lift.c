@@ -21,15 +21,18 @@ typedef struct drawn {
 static const drawn *earlier(const ppl_handler *h, int32_t id)
 {
     for (const drawn *d = h->memory; d; d = d->next)
-        if (d->id == id) return d;
+        if (d->id == id)
+            return d;
     return NULL;
 }
 
 static void process(ppl_handler *h, ppl_message *m)
 {
-    if (m->type != PPL_PARAM) return;
+    if (m->type != PPL_PARAM)
+        return;
     for (const ppl_prior *p = h->user; p->name; p++) {
-        if (strcmp(p->name, m->name)) continue;
+        if (strcmp(p->name, m->name))
+            continue;
         const drawn *d = earlier(h, m->id);
         m->type = PPL_SAMPLE;
         m->fn = p->fn;
@@ -46,15 +49,19 @@ static void postprocess(ppl_handler *h, ppl_message *m)
 {
     ad_context *c = ad__current();
     bool ours = false;
-    for (const ppl_prior *p = h->user; p->name && !ours; p++) ours = !strcmp(p->name, m->name);
-    if (!ours || m->type != PPL_SAMPLE || !m->value || earlier(h, m->id)) return;
+    for (const ppl_prior *p = h->user; p->name && !ours; p++)
+        ours = !strcmp(p->name, m->name);
+    if (!ours || m->type != PPL_SAMPLE || !m->value || earlier(h, m->id))
+        return;
     drawn *d = ad__step_bytes(c, sizeof *d);
-    if (!d) return;
+    if (!d)
+        return;
     *d = (drawn){ .next = h->memory, .id = m->id, .value = m->value };
     h->memory = d;
 }
 
 ppl_handler ppl_lift_handler(const ppl_prior *priors)
 {
-    return (ppl_handler){ .process = process, .postprocess = postprocess, .enter = enter, .exit = enter, .user = priors };
+    return (
+        ppl_handler){ .process = process, .postprocess = postprocess, .enter = enter, .exit = enter, .user = priors };
 }

@@ -3,7 +3,10 @@
 
 #include "ppl/state.h"
 
-static void process(ppl_handler *h, ppl_message *m) { m->scale *= h->number; }
+static void process(ppl_handler *h, ppl_message *m)
+{
+    m->scale *= h->number;
+}
 
 ppl_handler ppl_scale(double factor)
 {

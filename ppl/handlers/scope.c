@@ -7,16 +7,19 @@
 static void process(ppl_handler *h, ppl_message *m)
 {
     ad_context *c = ad__current();
-    if ((m->type != PPL_SAMPLE && m->type != PPL_SUBSAMPLE) || !ad__ok(c)) return;
+    if ((m->type != PPL_SAMPLE && m->type != PPL_SUBSAMPLE) || !ad__ok(c))
+        return;
     const char *prefix = h->user;
     size_t a = strlen(prefix), b = strlen(m->name) + 1;
     char *text = ad__step_bytes(c, a + 1 + b);
-    if (!text) return;
+    if (!text)
+        return;
     memcpy(text, prefix, a);
     text[a] = '/';
     memcpy(text + a + 1, m->name, b);
     int32_t id = ad__name(c, text);
-    if (id < 0) return;
+    if (id < 0)
+        return;
     m->id = id;
     m->name = ad__name_text(c, id);
 }

@@ -10,7 +10,8 @@ static void enter(ppl_handler *h)
 static void postprocess(ppl_handler *h, ppl_message *m)
 {
     ad_context *c = ad__current();
-    if (m->type != PPL_SELECT && ad__ok(c)) ppl__trace_add(c, (trace *)h->user, m);
+    if (m->type != PPL_SELECT && ad__ok(c))
+        ppl__trace_add(c, (trace *)h->user, m);
 }
 
 ppl_handler ppl__record(trace *t)

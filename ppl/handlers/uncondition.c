@@ -6,15 +6,18 @@
 
 static bool wanted(const char *const *names, const char *name)
 {
-    if (!names || !*names) return true;
+    if (!names || !*names)
+        return true;
     for (; *names; names++)
-        if (!strcmp(*names, name)) return true;
+        if (!strcmp(*names, name))
+            return true;
     return false;
 }
 
 static void process(ppl_handler *h, ppl_message *m)
 {
-    if (m->type != PPL_SAMPLE || !m->is_observed || m->infer.deterministic || !wanted(h->user, m->name)) return;
+    if (m->type != PPL_SAMPLE || !m->is_observed || m->infer.deterministic || !wanted(h->user, m->name))
+        return;
     m->is_observed = false;
     m->infer.was_observed = true;
     m->value = NULL;

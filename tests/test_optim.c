@@ -1,0 +1,106 @@
+/* Optimisers of ppl against their formulas, by hand on a parabola. */
+#include "ppl/ppl.h"
+#include "tests/test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static ad_context *context;
+static void begin(void)
+{
+    context = ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 });
+    ad_context_use(context);
+}
+static void end(void)
+{
+    ad_context_free(context);
+}
+
+#define near(a, b, tolerance) ck_assert_double_le(fabs((a) - (b)), (tolerance)) /* false for NaN */
+
+static double parameter(const char *name)
+{
+    double v = NAN;
+    ck_assert_msg(ppl_param_value(name, &v, 1), "%s", ad_error());
+    return v;
+}
+
+/* ---- optimisers -------------------------------------------------------------------------------------------------- */
+
+/* loss(w) = (w - 3)^2 / 2 + constant, from w = 1: gradient w - 3 = -2 */
+static void parabola_model(void)
+{
+    ppl_sample("x", dist_normal(ppl_param("w", AD_SCALAR, .init = ppl_constant(1)), 1), .obs = ad_constant(3));
+}
+static void nothing(void)
+{
+}
+
+static double after(struct optim o, int steps)
+{
+    ppl_param_delete(NULL);
+    svi *s = svi_new(parabola_model, nothing, .args = PPL_ARGS(), .optim = o);
+    for (int i = 0; i < steps; i++)
+        ck_assert_msg(isfinite(svi_step(s)), "%s", svi_error(s));
+    svi_free(s);
+    return parameter("w");
+}
+static double halve(int64_t step, void *user)
+{
+    return (void)user, step ? 0.5 : 1;
+}
+
+START_TEST(optimisers_by_hand)
+{
+    double w = 1, m = 0, v = 0;
+    near(after(optim_sgd(.lr = 0.1), 1), 1.2, 1e-12);
+    near(after(optim_sgd(.lr = 0.1), 2), 1.2 + 0.18, 1e-12);
+    near(after(optim_sgd(.lr = 0.1, .schedule = halve), 2), 1.2 + 0.09, 1e-12);
+    near(after(optim_sgd(.lr = 0.1, .momentum = 0.9), 2), 1.2 + 0.1 * (0.9 * 2 + 1.8), 1e-12);
+    near(after(optim_sgd(.lr = 0.1, .weight_decay = 0.5), 1), 1 + 0.1 * (2 - 0.5), 1e-12);
+    near(after(optim_sgd(.lr = 0.1, .clip_value = 0.5), 1), 1.05, 1e-12);
+    near(after(optim_sgd(.lr = 0.1, .clip_tensor_norm = 0.5), 1), 1.05, 1e-6);
+    near(after(optim_sgd(.lr = 0.1, .clip_global_norm = 0.5), 1), 1.05, 1e-6);
+    near(after(optim_sgd(.lr = 0.1, .rules = optim_rules({ "w*", .lr = 0.2 })), 1), 1.4, 1e-12);
+    near(after(optim_sgd(.lr = 0.1, .rules = optim_rules({ "?", .frozen = true })), 3), 1, 0);
+    for (int t = 1; t <= 3; t++) {
+        double g = w - 3;
+        m = 0.9 * m + 0.1 * g, v = 0.999 * v + 0.001 * g * g;
+        w -= 0.1 * (m / (1 - pow(0.9, t))) / (sqrt(v / (1 - pow(0.999, t))) + 1e-8);
+    }
+    near(after(optim_adam(.lr = 0.1), 3), w, 1e-10);
+    w = 1, m = 0, v = 0;
+    for (int t = 1; t <= 3; t++) {
+        double g = w - 3;
+        m = 0.9 * m + 0.1 * g, v = 0.999 * v + 0.001 * g * g;
+        w = w * (1 - 0.1 * 0.2) - 0.1 * (m / (1 - pow(0.9, t))) / (sqrt(v / (1 - pow(0.999, t))) + 1e-8);
+    }
+    near(after(optim_adamw(.lr = 0.1, .weight_decay = 0.2), 3), w, 1e-10);
+    w = 1, m = 0, v = 0;
+    for (int t = 1; t <= 3; t++) {
+        double g = fmin(fmax(w - 3, -1), 1);
+        m = 0.9 * m + 0.1 * g, v = 0.999 * v + 0.001 * g * g;
+        w -= 0.1 * pow(0.5, t) * sqrt(1 - pow(0.999, t)) / (1 - pow(0.9, t)) * m / (sqrt(v) + 1e-8);
+    }
+    near(after(optim_clipped_adam(.lr = 0.1, .lrd = 0.5, .clip_value = 1), 3), w, 1e-10);
+    w = 1, v = 0;
+    for (int t = 1; t <= 3; t++) {
+        double g = w - 3;
+        v = 0.99 * v + 0.01 * g * g;
+        w -= 0.1 * g / (sqrt(v) + 1e-8);
+    }
+    near(after(optim_rmsprop(.lr = 0.1), 3), w, 1e-10);
+}
+END_TEST
+
+Suite *suite_optim(void)
+{
+    Suite *s = suite_create("optim");
+    TCase *t = tcase_create("optim");
+    tcase_add_checked_fixture(t, begin, end);
+    tcase_add_test(t, optimisers_by_hand);
+    suite_add_tcase(s, t);
+    return s;
+}

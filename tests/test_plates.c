@@ -1,0 +1,169 @@
+/* Plates of ppl: expansion, dimensions, reuse, subsampling, loops. In double precision. */
+#include "ppl/ppl.h"
+#include "tests/test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static ad_context *context;
+static void begin(void)
+{
+    context = ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 });
+    ad_context_use(context);
+}
+static void end(void)
+{
+    ad_context_free(context);
+}
+
+#define near(a, b, tolerance) ck_assert_double_le(fabs((a) - (b)), (tolerance)) /* false for NaN */
+#define fine() ck_assert_msg(ad_ok(), "%s", ad_error())
+#define says(words) ck_assert_msg(strstr(ad_error(), words), "want \"%s\" in: %s", words, ad_error())
+
+/* ---- plates ------------------------------------------------------------------------------------------------------ */
+
+START_TEST(plates_expand_and_claim_dimensions)
+{
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        ad_tensor *x = NULL, *y = NULL, *e = NULL;
+        ppl_with (ppl_record(t))
+            ppl_plate ("rows", 3) {
+                x = ppl_sample("x", dist_normal(0, 1));
+                ppl_plate ("columns", 2)
+                    y = ppl_sample("y", dist_normal(x, 1)); /* the outer one has -1 */
+                ppl_plate ("far", 5, .dim = -4)
+                    e = ppl_sample("e", dist_to_event(dist_normal(ad_zeros(1, 7), 1.0), 1));
+            }
+        fine();
+        ck_assert_int_eq(ad_rank(x), 1);
+        ad_shape s = ad_shape_of(y), f = ad_shape_of(e);
+        ck_assert(s.rank == 2 && s.dim[0] == 2 && s.dim[1] == 3);
+        ck_assert(f.rank == 5 && f.dim[0] == 5 && f.dim[1] == 1 && f.dim[3] == 3 && f.dim[4] == 7);
+        double v[6];
+        ad_read(y, v, 6);
+        ck_assert(v[0] != v[3]); /* independent draws */
+        ad_item(ppl_trace_log_prob_sum(t));
+        fine();
+    }
+}
+END_TEST
+
+START_TEST(plates_may_come_back)
+{
+    ad_scope {
+        for (int i = 0; i < 2; i++)
+            ppl_plate ("p", 3)
+                ppl_sample(i ? "a" : "b", dist_normal(0, 1));
+        fine();
+        ppl_plate ("p", 4)
+            ck_assert(!ad_ok());
+        says("duplicate plate \"p\"");
+    }
+    ad_scope {
+        ppl_plate ("p", 3)
+            ppl_plate ("p", 3)
+                ck_assert(!ad_ok());
+        says("duplicate plate");
+    }
+    ad_scope {
+        ppl_plate ("p", 3, .dim = -1)
+            ppl_plate ("q", 2, .dim = -1)
+                ck_assert(!ad_ok());
+        says("at plates \"q\" and \"p\", collide at dim=-1");
+    }
+}
+END_TEST
+
+START_TEST(subsampling)
+{
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        ad_tensor *index = NULL, *rows = NULL;
+        double data[20], got[4];
+        int64_t i[4];
+        for (int k = 0; k < 20; k++)
+            data[k] = 100 + k;
+        ad_tensor *x = ad_from(data, AD_SHAPE(20));
+        ppl_with (ppl_record(t))
+            ppl_plate ("p", 20, .subsample_size = 4, .index = &index) {
+                rows = ppl_subsample(x, 0);
+                ppl_sample("x", dist_normal(0, 1), .obs = rows);
+            }
+        ad_read(index, i, 4);
+        ad_read(rows, got, 4);
+        fine();
+        for (int k = 0; k < 4; k++) {
+            near(got[k], (double)(100 + i[k]), 0);
+            for (int j = 0; j < k; j++)
+                ck_assert(i[j] != i[k]);
+        }
+        ad_free(x);
+    }
+    ad_scope {
+        ad_tensor *all = NULL;
+        int64_t i[5];
+        ppl_trace *t = ppl_trace_new();
+        ppl_with (ppl_record(t)) {
+            ppl_plate ("whole", 5, .index = &all)
+                ppl_sample("a", dist_normal(0, 1));
+            ppl_plate ("part", 60, .subsample_size = 6)
+                ppl_sample("b", dist_normal(0, 1));
+            ppl_plate ("batch", 6, .full_size = 600)
+                ppl_sample("c", dist_normal(0, 1));
+        }
+        ad_read(all, i, 5);
+        for (int k = 0; k < 5; k++)
+            ck_assert_int_eq(i[k], k);
+        near(ppl_trace_find(t, "a")->scale, 1, 0);
+        near(ppl_trace_find(t, "b")->scale, 10, 0);
+        near(ppl_trace_find(t, "c")->scale, 100, 0);
+        fine();
+    }
+}
+END_TEST
+
+START_TEST(sequential_plates)
+{
+    int seen = 0;
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        ppl_with (ppl_record(t))
+            ppl_each (i, "rows", 6, .full_size = 12) {
+                char name[16];
+                if (i == 1)
+                    continue;
+                if (i == 5)
+                    break;
+                snprintf(name, sizeof name, "x%d", (int)i);
+                ppl_sample(name, dist_normal(0, 1));
+                seen++;
+            }
+        fine();
+        ck_assert_int_eq(seen, 4);
+        near(ppl_trace_find(t, "x3")->scale, 2, 0);
+        ck_assert_int_eq(ppl_trace_find(t, "x3")->frame[0]->counter, 3);
+        ck_assert_int_eq(ppl_trace_find(t, "x3")->frame[0]->dim, 0);
+        ppl_sample("after", dist_normal(0, 1));
+        seen = 0;
+        ppl_each (i, "some", 50, .subsample_size = 5)
+            seen += i >= 0 && i < 50;
+        ck_assert_int_eq(seen, 5);
+        fine();
+    }
+}
+END_TEST
+
+Suite *suite_plates(void)
+{
+    Suite *s = suite_create("plates");
+    TCase *t = tcase_create("plates");
+    tcase_add_checked_fixture(t, begin, end);
+    tcase_add_test(t, plates_expand_and_claim_dimensions);
+    tcase_add_test(t, plates_may_come_back);
+    tcase_add_test(t, subsampling);
+    tcase_add_test(t, sequential_plates);
+    suite_add_tcase(s, t);
+    return s;
+}
