@@ -12,7 +12,12 @@
 enum {
     TILE = 256,          /* elements of an elementwise item that go through all its members at once: they stay in L1 */
     CHUNK_TILES = 16,    /* tiles of a chunk, the unit that threads take: fixed by shape alone */
-    WORTH_THREADS = 16384 /* elements below which waking another thread costs more than it saves */
+    /* Work that is worth another thread, whose part costs some microseconds to hand out and collect: elements times
+     * members, drawn numbers, elements reduced or moved, multiply-adds. */
+    WORTH_TILES = 1 << 17,
+    WORTH_DRAWS = 1 << 15,
+    WORTH_MOVES = 1 << 18,
+    WORTH_PRODUCT = 1 << 21
 };
 
 typedef struct cpu_state {

@@ -15,6 +15,13 @@ typedef struct worker {
     pthread_t id;
 } worker;
 
+/* The chunks that a thread takes first: the same ones at every run of a plan, so that they are in its cache. */
+typedef struct share {
+    atomic_int_fast64_t next; /* first chunk that no one has taken */
+    int64_t end;
+    char pad[LINE - 2 * sizeof(int64_t)];
+} share;
+
 struct cpu_pool {
     ad_context *context;
     int threads, started; /* workers that run: at most threads - 1 */
@@ -27,14 +34,13 @@ struct cpu_pool {
     chunk_fn *run;
     const void *job;
     int64_t chunks, piece;
+    share *share; /* of each thread */
     /* each written by many: on lines of their own */
     char pad0[LINE];
     atomic_uint_fast64_t ticket; /* number of the current job */
     char pad1[LINE];
-    atomic_int_fast64_t next; /* first chunk that no one has taken */
-    char pad2[LINE];
     atomic_int working; /* workers that have not left the current job */
-    char pad3[LINE];
+    char pad2[LINE];
 };
 
 static inline void relax(void)
@@ -44,13 +50,17 @@ static inline void relax(void)
 #endif
 }
 
+/* A thread's own share first, then what is left of the others'. */
 static void take_chunks(cpu_pool *p, int thread)
 {
-    for (;;) {
-        int64_t from = atomic_fetch_add_explicit(&p->next, p->piece, memory_order_relaxed);
-        if (from >= p->chunks) return;
-        int64_t to = from + p->piece < p->chunks ? from + p->piece : p->chunks;
-        p->run(p->job, from, to, thread);
+    int threads = p->started + 1;
+    for (int i = 0; i < threads; i++) {
+        share *s = &p->share[(thread + i) % threads];
+        for (;;) {
+            int64_t from = atomic_fetch_add_explicit(&s->next, p->piece, memory_order_relaxed);
+            if (from >= s->end) break;
+            p->run(p->job, from, from + p->piece < s->end ? from + p->piece : s->end, thread);
+        }
     }
 }
 
@@ -97,14 +107,17 @@ cpu_pool *cpu_pool_new(ad_context *c, int threads)
     if (threads > MOST_THREADS) threads = MOST_THREADS;
     cpu_pool *p = ad__allocate(c, NULL, sizeof *p);
     worker *workers = p ? ad__allocate(c, NULL, (size_t)threads * sizeof *workers) : NULL;
-    if (!workers) {
-        if (p) ad__allocate(c, p, 0);
+    share *shares = workers ? ad__allocate(c, NULL, (size_t)threads * sizeof *shares) : NULL;
+    if (!shares) {
+        ad__allocate(c, workers, 0);
+        ad__allocate(c, p, 0);
         return NULL;
     }
     memset(p, 0, sizeof *p);
     p->context = c;
     p->threads = threads;
     p->worker = workers;
+    p->share = shares;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     return p;
@@ -132,6 +145,7 @@ void cpu_pool_free(cpu_pool *p)
     pthread_mutex_destroy(&p->lock);
     pthread_cond_destroy(&p->wake);
     ad__allocate(p->context, p->worker, 0);
+    ad__allocate(p->context, p->share, 0);
     ad__allocate(p->context, p, 0);
 }
 
@@ -147,9 +161,13 @@ void cpu_pool_run(cpu_pool *p, chunk_fn *run, const void *job, int64_t chunks)
     p->run = run;
     p->job = job;
     p->chunks = chunks;
-    p->piece = chunks / (8 * (p->started + 1));
+    int threads = p->started + 1;
+    p->piece = chunks / (8 * threads);
     if (p->piece < 1) p->piece = 1;
-    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+    for (int i = 0; i < threads; i++) {
+        atomic_store_explicit(&p->share[i].next, chunks * i / threads, memory_order_relaxed);
+        p->share[i].end = chunks * (i + 1) / threads;
+    }
     atomic_store_explicit(&p->working, p->started, memory_order_relaxed);
     publish(p);
     take_chunks(p, 0);

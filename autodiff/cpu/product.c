@@ -69,10 +69,10 @@ bool cpu_lower_product(cpu_program *p, int32_t node)
         if (!(s = cpu_step_new(p, run_stack, node))) return false;
         s->detail = g;
         s->chunks = members;
-        s->parallel = members * g->m * g->n * g->k >= 8 * WORTH_THREADS;
+        s->parallel = members * g->m * g->n * g->k >= WORTH_PRODUCT;
         return cpu_need_scratch(state, g->packed_bytes);
     }
-    bool parallel = g->m * g->n * g->k >= 8 * WORTH_THREADS;
+    bool parallel = g->m * g->n * g->k >= WORTH_PRODUCT;
     if (g->pack_chunks) {
         if (!(s = cpu_step_new(p, run_pack, node))) return false;
         s->detail = g;

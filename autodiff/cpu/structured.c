@@ -284,7 +284,7 @@ static bool lower_spread(cpu_program *p, int32_t node)
     s->size[0] = plan_size(pl, node);
     s->size[1] = (int64_t)ad__dtype_bytes(pl->context, pl->node[node].dtype);
     s->chunks = pieces(s->size[0], PIECE);
-    s->parallel = s->size[0] >= WORTH_THREADS;
+    s->parallel = s->size[0] >= WORTH_MOVES;
     return true;
 }
 
@@ -293,7 +293,7 @@ static bool lower_reduce(cpu_program *p, int32_t node)
     const int64_t *a = plan_attrs(p->plan, node);
     cpu_step *s = cpu_step_new(p, run_reduce, node);
     if (!s) return false;
-    s->parallel = a[0] * a[1] * a[2] >= WORTH_THREADS;
+    s->parallel = a[0] * a[1] * a[2] >= WORTH_MOVES;
     if (a[0] == 1 && a[2] == 1 && a[1] > 2 * ROW_ELEMENTS && p->plan->node[node].op == OP_reduce_sum) {
         s->run = run_partial_sums;
         s->size[0] = ROW_ELEMENTS;
@@ -336,7 +336,7 @@ static bool lower_terms(cpu_program *p, int32_t node)
         }
     }
     s->chunks = guard ? chunk : 1;
-    s->parallel = guard && chunk * PIECE >= 4 * WORTH_THREADS && chunk > 2 * n;
+    s->parallel = guard && chunk * PIECE >= WORTH_MOVES && chunk > 2 * n;
     return true;
 }
 
@@ -360,7 +360,7 @@ bool cpu_lower_node(cpu_program *p, int32_t node)
         s->size[0] = size;
         s->size[1] = pl->node[in[0]].dtype;
         s->chunks = pieces(size, PIECE);
-        s->parallel = size >= WORTH_THREADS;
+        s->parallel = size >= WORTH_MOVES;
         return true;
     case OP_slice:
     case OP_pad:
@@ -388,7 +388,7 @@ bool cpu_lower_node(cpu_program *p, int32_t node)
         if (!(s = cpu_step_new(p, run_random, node))) return false;
         s->size[0] = size;
         s->chunks = pieces(size, PIECE);
-        s->parallel = size >= WORTH_THREADS;
+        s->parallel = size >= WORTH_DRAWS;
         return true;
     case OP_random_index:
         if (!(s = cpu_step_new(p, run_random_index, node))) return false;

@@ -325,6 +325,6 @@ bool cpu_lower_tiles(cpu_program *p, const plan_item *item)
     l.step->node = pl->member[item->first];
     int64_t chunk = CHUNK_TILES * TILE;
     l.step->chunks = (t->size + chunk - 1) / chunk;
-    l.step->parallel = t->size * t->n_members >= WORTH_THREADS;
+    l.step->parallel = t->size * t->n_members >= WORTH_TILES;
     return cpu_need_scratch(p->state, (size_t)t->n_scratch * TILE * real_bytes(p));
 }
