@@ -87,6 +87,7 @@ bool ad__pass_common(plan *p)
         for (int j = 0; j < p->node[i].n_inputs; j++) in[j] = p->same[in[j]];
         int op = p->node[i].op;
         if (op == OP_assign || op == OP_guard || op == OP_run) continue;
+        if (p->done[i]) continue; /* its state may have changed since: a later node is not it */
         int64_t at = (int64_t)(hash_node(p, i) & (uint64_t)(slots - 1));
         while (table[at] >= 0 && !equal_nodes(p, table[at], i)) at = (at + 1) & (slots - 1);
         if (table[at] < 0) {
@@ -153,17 +154,16 @@ static bool copy_tape(plan *p, const tape *t, const run_request *r)
     return true;
 }
 
-plan *ad__plan_build(ad_context *c, const run_request *r, int32_t key_nodes, int64_t key_inputs, int64_t key_attrs,
-                     uint64_t hash)
+plan *ad__plan_build(ad_context *c, const run_request *r, const tape_mark *key, uint64_t hash)
 {
     plan *p = ad__allocate(c, NULL, sizeof *p);
     if (!p) return NULL;
     memset(p, 0, sizeof *p);
     p->context = c;
     p->hash = hash;
-    p->key_nodes = key_nodes;
-    p->key_inputs = key_inputs;
-    p->key_attrs = key_attrs;
+    p->key_nodes = (int32_t)key->n;
+    p->key_inputs = key->n_inputs;
+    p->key_attrs = key->n_attrs;
     const tape *t = c->tape;
     if (copy_tape(p, t, r) && ad__pass_live(p, r->commit) &&
         (!(c->passes & PASS_COMMON) || ad__pass_common(p)) && ad__pass_fuse(p) && ad__pass_place(p, r->final) &&

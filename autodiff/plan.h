@@ -74,8 +74,7 @@ bool ad__pass_common(plan *p);
 bool ad__pass_fuse(plan *p);
 bool ad__pass_place(plan *p, bool final);
 
-plan *ad__plan_build(ad_context *c, const run_request *r, int32_t key_nodes, int64_t key_inputs, int64_t key_attrs,
-                     uint64_t hash);
+plan *ad__plan_build(ad_context *c, const run_request *r, const tape_mark *key, uint64_t hash);
 void ad__plan_free(ad_context *c, plan *p);
 
 #endif

@@ -52,8 +52,7 @@ static plan *find(ad_context *c, const tape *t, uint64_t *hash)
 static plan *build(ad_context *c, const run_request *r, uint64_t hash)
 {
     tape *t = c->tape;
-    int32_t key_nodes = (int32_t)t->n;
-    int64_t key_inputs = t->n_inputs, key_attrs = t->n_attrs;
+    const tape_mark recorded = ad__tape_mark(t);
     if (r->expand) {
         t->expanding = true;
         int32_t site = t->site;
@@ -67,19 +66,8 @@ static plan *build(ad_context *c, const run_request *r, uint64_t hash)
         c->counters.evictions++;
     }
     if (!ad__reserve(c, &c->plans, &c->cap_plans, c->n_plans + 1, sizeof *c->plans)) return NULL;
-    plan *p = ad__plan_build(c, r, key_nodes, key_inputs, key_attrs, hash);
-    /* the tape goes back to what was recorded: a miss and a hit leave it alike */
-    for (int64_t i = key_nodes; i < t->n; i++) {
-        tensor *x = t->node[i].op == OP_state   ? &c->tensors[ad__attrs(t, (node_id)i)[1]]
-                    : t->node[i].op == OP_input ? ad__tensor(c, t->bound[t->node[i].bind])
-                                                : NULL;
-        if (x && x->tape_generation == t->generation && x->node == i) x->tape_generation = ~0u;
-    }
-    for (int i = 0; i < 16; i++)
-        if (t->constant[i].node >= key_nodes) t->constant[i].node = -1;
-    t->n = key_nodes;
-    t->n_inputs = key_inputs;
-    t->n_attrs = key_attrs;
+    plan *p = ad__plan_build(c, r, &recorded, hash);
+    ad__tape_rewind(c, t, &recorded); /* a miss and a hit leave the tape alike */
     if (!p) return NULL;
     memmove(c->plans + 1, c->plans, (size_t)c->n_plans * sizeof *c->plans);
     c->plans[0] = p;
@@ -108,11 +96,17 @@ static bool ensure_block(ad_context *c, tape *t, size_t bytes)
     return true;
 }
 
-/* Tells the tape where the values of this run lie, for reads and later segments. */
-static bool note_places(ad_context *c, const plan *p, tape *t, const run_request *r, bool committed)
+/* Room to note places in, made before the run: nothing may fail once states have changed. */
+static bool ensure_places(ad_context *c, tape *t)
 {
     if (!ad__reserve(c, &t->place, &t->cap_place, t->n, sizeof *t->place)) return false;
     while (t->n_placed < t->n) t->place[t->n_placed++] = (place){ .kind = PLACE_NONE };
+    return true;
+}
+
+/* Tells the tape where the values of this run lie, for reads and later segments. */
+static void note_places(const plan *p, tape *t, const run_request *r, bool committed)
+{
     if (!r->final) {
         for (int32_t i = 0; i < t->n; i++) {
             int op = p->node[i].op;
@@ -123,7 +117,6 @@ static bool note_places(ad_context *c, const plan *p, tape *t, const run_request
         }
     }
     for (int i = 0; i < r->n_roots; i++) t->place[r->roots[i]] = p->place[ad__plan_source(p, r->roots[i])];
-    return true;
 }
 
 static bool report(ad_context *c, const plan *p, const tape *t, const run_outcome *o)
@@ -174,7 +167,7 @@ bool ad__run(ad_context *c, const run_request *r, bool *finite)
     }
     c->counters.nodes = (uint64_t)p->n;
     c->counters.steps = (uint64_t)p->n_items;
-    if (!ensure_block(c, t, p->block_bytes)) return false;
+    if (!ensure_block(c, t, p->block_bytes) || !ensure_places(c, t)) return false;
     if (!ad__reserve(c, &t->bound_data, &t->cap_bound_data, t->n_bound, sizeof *t->bound_data)) return false;
     for (int64_t i = 0; i < t->n_bound; i++) {
         const tensor *x = ad__tensor(c, t->bound[i]);
@@ -189,8 +182,9 @@ bool ad__run(ad_context *c, const run_request *r, bool *finite)
     run_outcome o = { .finite = true, .bad_index = -1 };
     if (!c->backend->run(c->backend_state, p->program, &bind, &o) || !report(c, p, t, &o)) return false;
     if (finite) *finite = o.finite;
+    note_places(p, t, r, r->commit && o.finite);
     t->segments++;
-    return note_places(c, p, t, r, r->commit && o.finite);
+    return true;
 }
 
 /* ---- what comes back ------------------------------------------------------------------------------------------------------------ */

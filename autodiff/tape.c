@@ -53,6 +53,24 @@ void ad__tape_close(ad_context *c)
     t->generation = t->tag = ~0u; /* no handle has these */
 }
 
+void ad__tape_rewind(ad_context *c, tape *t, const tape_mark *to)
+{
+    for (int64_t i = to->n; i < t->n; i++) { /* no tensor may remember a node that is gone */
+        tensor *x = t->node[i].op == OP_state   ? &c->tensors[ad__attrs(t, (node_id)i)[1]]
+                    : t->node[i].op == OP_input ? ad__tensor(c, t->bound[t->node[i].bind])
+                                                : NULL;
+        if (x && x->tape_generation == t->generation && x->node == i) x->tape_generation = ~0u;
+    }
+    for (size_t i = 0; i < sizeof t->constant / sizeof *t->constant; i++)
+        if (t->constant[i].node >= to->n) t->constant[i].node = -1;
+    t->n = to->n;
+    t->n_inputs = to->n_inputs;
+    t->n_attrs = to->n_attrs;
+    t->n_scalars = to->n_scalars;
+    t->n_bound = to->n_bound;
+    if (t->n_placed > t->n) t->n_placed = t->n;
+}
+
 void ad__tape_free(ad_context *c, tape *t)
 {
     for (int64_t i = 0; i < t->n_blocks; i++)
@@ -197,7 +215,8 @@ node_id ad__append(ad_context *c, int op, int dtype, int32_t shape, const node_i
                  "more than %lld operations in one step", (long long)c->max_nodes);
         return -1;
     }
-    if (t->n == t->cap || t->n_inputs + n_inputs > t->cap_inputs || t->n_attrs + n_attrs > t->cap_attrs) {
+    /* `where` grows after `node`: where memory ran out between the two its capacity is the smaller */
+    if (t->n == t->cap_where || t->n_inputs + n_inputs > t->cap_inputs || t->n_attrs + n_attrs > t->cap_attrs) {
         if (!ad__reserve(c, &t->node, &t->cap, t->n + 1, sizeof *t->node) ||
             !ad__reserve(c, &t->where, &t->cap_where, t->cap, sizeof *t->where) ||
             !ad__reserve(c, &t->input, &t->cap_inputs, t->n_inputs + n_inputs, sizeof *t->input) ||

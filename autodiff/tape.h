@@ -94,6 +94,16 @@ tape *ad__tape_open(ad_context *c, uint64_t stream, uint64_t run);
 void ad__tape_close(ad_context *c);
 void ad__tape_free(ad_context *c, tape *t);
 
+/* How far a tape has been recorded; rewinding forgets what came after, runs included. */
+typedef struct tape_mark {
+    int64_t n, n_inputs, n_attrs, n_scalars, n_bound;
+} tape_mark;
+static inline tape_mark ad__tape_mark(const tape *t)
+{
+    return (tape_mark){ t->n, t->n_inputs, t->n_attrs, t->n_scalars, t->n_bound };
+}
+void ad__tape_rewind(ad_context *c, tape *t, const tape_mark *to);
+
 /* The node of an operand on the open tape (persistent tensors are recorded at first sight); -1 after an error. */
 node_id ad__node_of(ad_context *c, const ad_tensor *handle, const char *operand);
 static inline node_id ad__node(ad_context *c, const ad_tensor *handle, const char *operand)

@@ -6,12 +6,9 @@ static T sample(const dist_object *d, const ad_shape *shape, int draw)
     return (ad_add)(d->parameter[0], (ad_mul)(d->parameter[1], ad_random_normal(*shape, draw)));
 }
 
-/* -z^2 / 2 - log scale - log(2 pi) / 2, z = (x - loc) / scale */
 static T log_prob(const dist_object *d, T x)
 {
-    T z = (ad_div)((ad_sub)(x, d->parameter[0]), d->parameter[1]);
-    T norm = (ad_add)((ad_log)(d->parameter[1]), k(HALF_LOG_2PI));
-    return (ad_sub)((ad_mul)(k(-0.5), (ad_square)(z)), norm);
+    return (ad_normal_log_density)(x, d->parameter[0], d->parameter[1], (ad_log)(d->parameter[1]));
 }
 
 static T mean(const dist_object *d) { return d->parameter[0]; }

@@ -17,8 +17,7 @@ typedef struct latent {
 struct ppl_density {
     ad_context *context;
     tape *tape;
-    int64_t nodes, inputs, attrs, scalars,
-        bounds; /* of the recorded program: runs append to the tape, and are cut off */
+    tape_mark recorded; /* the program: runs append to the tape, and are cut off */
     latent *latents;
     int64_t n_latents, cap_latents, size;
     ad_tensor **jacobian; /* log-Jacobians while recording */
@@ -119,16 +118,6 @@ static bool record(ad_context *c, ppl_density *d, ppl_call *call, ppl_function m
     return ad__ok(c);
 }
 
-static void mark_end(ppl_density *d)
-{
-    const tape *t = d->tape;
-    d->nodes = t->n;
-    d->inputs = t->n_inputs;
-    d->attrs = t->n_attrs;
-    d->scalars = t->n_scalars;
-    d->bounds = t->n_bound;
-}
-
 /* Takes the held tape off the stack, or puts it there. */
 static void detach(ad_context *c, ppl_density *d)
 {
@@ -156,7 +145,7 @@ ppl_density *ppl_density_new_args(ppl_function model, ppl_signature types, int n
     bool good = false;
     if (call && (d->tape = ad__tape_open(c, STREAM_SEEDED, 0))) {
         good = ppl__call_arguments(c, call, n, args) && record(c, d, call, model);
-        mark_end(d);
+        d->recorded = ad__tape_mark(d->tape);
         detach(c, d);
     }
     ppl__call_free(c, call);
@@ -217,11 +206,7 @@ static bool evaluate(ad_context *c, ppl_density *d, const double *u, const node_
     }
     t->segments = 0;
     bool ran = ad__run(c, &(run_request){ .roots = roots, .n_roots = n, .final = true }, NULL);
-    t->n = d->nodes;
-    t->n_inputs = d->inputs;
-    t->n_attrs = d->attrs;
-    t->n_scalars = d->scalars;
-    t->n_bound = d->bounds;
+    ad__tape_rewind(c, t, &d->recorded);
     return ran;
 }
 
@@ -265,7 +250,7 @@ static bool record_hessian(ad_context *c, ppl_density *d)
     if (id < 0)
         return false;
     d->hessian = id;
-    mark_end(d);
+    d->recorded = ad__tape_mark(d->tape);
     return true;
 }
 

@@ -128,9 +128,13 @@ START_TEST(test_values_around_commits)
         ck_assert(got[0] == 10);
         numeric_read(ad_add(s, 10), got, 2);
         ck_assert_msg(got[0] == 11, "%g", got[0]);
+        ad_tensor *square = ad_square(s); /* 1, and 4 of the state to come: equal nodes that are not equal */
+        numeric_read(square, got, 2);
         ad_assign(s, ad_add(s, 1));
         ck_assert(ad_commit());
         ck_assert(element(s, 1) == 2);
+        numeric_read(ad_add(ad_mul(square, 10), ad_square(s)), got, 2);
+        ck_assert_msg(got[0] == 14, "%g", got[0]);
         numeric_read(before, got, 2);
         ck_assert(got[0] == 10);
     }

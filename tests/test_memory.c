@@ -24,8 +24,9 @@ static void *from_heap(void *user, void *old, size_t size)
         h->failed = true;
         return NULL;
     }
-    h->live += old == NULL;
-    return realloc(old, size);
+    void *given = realloc(old, size);
+    h->live += given && !old;
+    return given;
 }
 
 static ad_context *context_of(heap *h, ad_allocator *a)
