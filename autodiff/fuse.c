@@ -225,6 +225,7 @@ static bool order_items(fuser *f)
         int32_t m = it->first;
         it->first = p->n_members;
         for (; m >= 0; m = f->next[m]) {
+            p->position[m] = p->n_members;
             p->member[p->n_members++] = m;
             p->item_of[m] = k;
         }

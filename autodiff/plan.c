@@ -143,6 +143,7 @@ static bool copy_tape(plan *p, const tape *t, const run_request *r)
     p->same = filled(c, t->n, sizeof *p->same, 0);
     p->item_of = filled(c, t->n, sizeof *p->item_of, 0xff);
     p->item = filled(c, t->n, sizeof *p->item, 0);
+    p->position = filled(c, t->n, sizeof *p->position, 0);
     p->member = filled(c, t->n, sizeof *p->member, 0);
     p->constant = filled(c, t->n, sizeof *p->constant, 0);
     if (!ad__ok(c)) return false;
@@ -177,7 +178,7 @@ void ad__plan_free(ad_context *c, plan *p)
 {
     if (p->program) c->backend->release(c->backend_state, p->program);
     void *arrays[] = { p->node, p->input,  p->attr, p->place,  p->root,     p->live, p->kept,
-                       p->same, p->item_of, p->item, p->member, p->constant, p->key_input, p->done };
+                       p->same, p->item_of, p->item, p->member, p->constant, p->key_input, p->done, p->position };
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) ad__allocate(c, arrays[i], 0);
     ad__allocate(c, p, 0);
 }

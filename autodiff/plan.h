@@ -38,6 +38,7 @@ struct plan {
     int32_t *item_of; /* -1: no kernel (a source, a view, or dead) */
     plan_item *item;
     int32_t n_items, *member, n_members;
+    int32_t *position; /* of each node with an item: its index in member */
     int32_t gate; /* items from this one on wait for the guard */
 
     place *place;     /* of each node that has memory; views share their operand's */

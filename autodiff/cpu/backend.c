@@ -138,11 +138,20 @@ static int set_threads(void *state, int threads)
 void *cpu_detail(cpu_program *p, size_t bytes)
 {
     ad_context *c = p->state->context;
-    if (!ad__reserve(c, &p->detail, &p->cap_details, p->n_details + 1, sizeof *p->detail)) return NULL;
-    void *d = memory_new(p->state, bytes ? bytes : 1);
-    if (!d) return NULL;
-    memset(d, 0, bytes);
-    return p->detail[p->n_details++] = d;
+    enum { STRETCH = 1 << 13 };
+    bytes = bytes + LINE - bytes % LINE;
+    if (bytes > (size_t)(p->detail_end - p->detail_free)) {
+        size_t size = bytes > STRETCH ? bytes : STRETCH;
+        if (!ad__reserve(c, &p->detail, &p->cap_details, p->n_details + 1, sizeof *p->detail)) return NULL;
+        char *stretch = memory_new(p->state, size);
+        if (!stretch) return NULL;
+        memset(stretch, 0, size);
+        p->detail[p->n_details++] = p->detail_free = stretch;
+        p->detail_end = stretch + size;
+    }
+    void *d = p->detail_free;
+    p->detail_free += bytes;
+    return d;
 }
 
 int32_t cpu_pointer_new(cpu_program *p, place at)

@@ -61,7 +61,8 @@ struct cpu_program {
     uint64_t epoch;
     cpu_step *step;
     int32_t n_steps, gate;
-    void **detail; /* memory of all step->detail */
+    char **detail; /* stretches of memory for all step->detail */
+    char *detail_free, *detail_end; /* what is left of the last one */
     int64_t n_details, cap_details, cap_steps, cap_pointers, cap_references, cap_bound;
     const run_bind *bind;  /* during a run */
     run_outcome *outcome;

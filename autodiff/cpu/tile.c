@@ -150,6 +150,7 @@ static void run_tiles(const void *job, int64_t from, int64_t to, int thread)
 
 /* ---- lowering --------------------------------------------------------------------------------------------------------------------- */
 
+enum { FOUND = 2 * TILE_SLOTS };
 typedef struct key { /* what an operand slot holds: a node's memory under a shape */
     int32_t node, shape;
 } key;
@@ -161,8 +162,10 @@ typedef struct tiler {
     tile_program *tiles;
     const plan_item *item;
     key keys[TILE_SLOTS];
+    int16_t found[FOUND]; /* slots of operands, by hash of their keys; -1 empty */
     int16_t slot_of[TILE_SLOTS]; /* of each member's result */
     bool done[TILE_SLOTS];
+    int16_t dies[TILE_SLOTS], after[TILE_SLOTS]; /* per member: the first that dies with it, the next that does */
     int32_t free_scratch[TILE_SLOTS], n_free;
 } tiler;
 
@@ -188,8 +191,9 @@ static int32_t take_scratch(tiler *l) { return l->n_free ? l->free_scratch[--l->
 /* The slot of an operand outside the item; -1 after an error. */
 static int16_t outside_slot(tiler *l, int32_t node, int32_t shape)
 {
-    for (int16_t i = 0; i < l->tiles->n_slots; i++)
-        if (l->keys[i].node == node && l->keys[i].shape == shape) return i;
+    uint32_t at = ((uint32_t)node * 31 + (uint32_t)shape) % FOUND;
+    for (; l->found[at] >= 0; at = (at + 1) % FOUND)
+        if (l->keys[l->found[at]].node == node && l->keys[l->found[at]].shape == shape) return l->found[at];
     ad_context *c = l->plan->context;
     const shape_info *from = ad__shape_info(c, shape), *loop = ad__shape_info(c, l->item->shape);
     tile_slot slot = { .kind = SLOT_SPREAD };
@@ -203,30 +207,42 @@ static int16_t outside_slot(tiler *l, int32_t node, int32_t shape)
         if (!(slot.spread = cpu_detail(l->program, sizeof *slot.spread))) return -1;
         *slot.spread = cpu_spread_broadcast(&from->shape, &loop->shape);
     }
-    return new_slot(l, slot, (key){ node, shape });
+    return l->found[at] = new_slot(l, slot, (key){ node, shape });
 }
 
-/* The last member of the item that reads each member's value decides when its scratch is free again. */
-static void find_last_readers(const tiler *l, int32_t *last)
+/* The member of this item that computes a node, or -1. */
+static int32_t member_of(const tiler *l, int32_t node)
 {
     const plan *p = l->plan;
+    return p->item_of[node] >= 0 && &p->item[p->item_of[node]] == l->item ? p->position[node] - l->item->first : -1;
+}
+
+/* Chains to each member those whose values it is the last of the item to read: then their scratch is free again. */
+static void find_last_readers(tiler *l)
+{
+    const plan *p = l->plan;
+    int32_t last[TILE_SLOTS];
     for (int32_t a = 0; a < l->item->count; a++) {
         int32_t m = p->member[l->item->first + a];
         last[a] = a;
+        l->dies[a] = -1;
         for (int j = 0; j < p->node[m].n_inputs; j++) {
-            int32_t from = ad__plan_operand(p, plan_inputs(p, m)[j], NULL);
-            for (int32_t b = 0; b < a; b++)
-                if (p->member[l->item->first + b] == from) last[b] = a;
+            int32_t b = member_of(l, ad__plan_operand(p, plan_inputs(p, m)[j], NULL));
+            if (b >= 0) last[b] = a;
         }
+    }
+    for (int32_t b = 0; b < l->item->count; b++) {
+        l->after[b] = l->dies[last[b]];
+        l->dies[last[b]] = (int16_t)b;
     }
 }
 
 /* Scratch of values that member a is the last to read is free again, for a's own result if need be. */
-static void free_scratch(tiler *l, int32_t a, const int32_t *last)
+static void free_scratch(tiler *l, int32_t a)
 {
-    for (int32_t b = 0; b < a; b++) {
+    for (int16_t b = l->dies[a]; b >= 0; b = l->after[b]) {
         const tile_slot *s = &l->tiles->slot[l->slot_of[b]];
-        if (last[b] == a && s->kind == SLOT_SCRATCH) l->free_scratch[l->n_free++] = s->scratch;
+        if (b != a && s->kind == SLOT_SCRATCH) l->free_scratch[l->n_free++] = s->scratch;
     }
 }
 
@@ -259,22 +275,21 @@ static int32_t sigmoid_beside(const tiler *l, int32_t a)
     return -1;
 }
 
-static bool lower_member(tiler *l, int32_t a, const int32_t *last)
+static bool lower_member(tiler *l, int32_t a)
 {
     const plan *p = l->plan;
     int32_t m = p->member[l->item->first + a];
     if (l->done[a]) { /* computed beside an earlier member */
-        free_scratch(l, a, last);
+        free_scratch(l, a);
         return true;
     }
     tile_member *to = &l->tiles->member[l->tiles->n_members++];
     to->run = l->program->state->kernels->elementwise[p->node[m].op];
     for (int j = 0; j < p->node[m].n_inputs; j++) {
         int32_t shape, from = ad__plan_operand(p, plan_inputs(p, m)[j], &shape);
-        int16_t slot = -1;
-        for (int32_t b = 0; b < a && slot < 0; b++)
-            if (p->member[l->item->first + b] == from) slot = l->slot_of[b];
-        if (slot < 0 && (slot = outside_slot(l, from, shape)) < 0) return false;
+        int32_t inside = member_of(l, from);
+        int16_t slot = inside >= 0 ? l->slot_of[inside] : outside_slot(l, from, shape);
+        if (slot < 0) return false;
         to->in[j] = slot;
     }
     for (int j = p->node[m].n_inputs; j < 4; j++) to->in[j] = to->in[0];
@@ -283,10 +298,10 @@ static bool lower_member(tiler *l, int32_t a, const int32_t *last)
         to->run = l->program->state->kernels->softplus_and_sigmoid;
         if ((to->in[1] = result_slot(l, beside)) < 0 || (to->out = result_slot(l, a)) < 0) return false;
         l->done[beside] = true;
-        free_scratch(l, a, last);
+        free_scratch(l, a);
         return true;
     }
-    free_scratch(l, a, last);
+    free_scratch(l, a);
     to->out = result_slot(l, a);
     return to->out >= 0;
 }
@@ -294,18 +309,23 @@ static bool lower_member(tiler *l, int32_t a, const int32_t *last)
 bool cpu_lower_tiles(cpu_program *p, const plan_item *item)
 {
     const plan *pl = p->plan;
-    tiler l = { .program = p, .plan = pl, .item = item };
+    tiler l;
+    l.program = p;
+    l.plan = pl;
+    l.item = item;
+    l.n_free = 0;
+    memset(l.done, 0, (size_t)item->count);
     tile_program *t = l.tiles = cpu_detail(p, sizeof *t);
     l.step = cpu_step_new(p, run_tiles, -1);
     if (!t || !l.step) return false;
     t->size = ad__shape_info(pl->context, item->shape)->size;
     t->member = cpu_detail(p, (size_t)item->count * sizeof *t->member);
     t->slot = cpu_detail(p, (size_t)item->count * 5 * sizeof *t->slot);
-    int32_t last[TILE_SLOTS];
     if (!t->member || !t->slot) return false;
-    find_last_readers(&l, last);
+    memset(l.found, 0xff, sizeof l.found);
+    find_last_readers(&l);
     for (int32_t a = 0; a < item->count; a++)
-        if (!lower_member(&l, a, last)) return false;
+        if (!lower_member(&l, a)) return false;
     t->spread_slot = cpu_detail(p, (size_t)t->n_slots * 4 * sizeof *t->spread_slot);
     t->at = cpu_detail(p, (size_t)t->n_slots * sizeof *t->at);
     if (!t->spread_slot || !t->at) return false;

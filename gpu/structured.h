@@ -1,0 +1,301 @@
+/* The kernels of the structured operations, one library for each precision; lower.c says what their sizes are. Text for the
+ * device's compiler and, as C, for the tests. No atomics: the same bits run after run. */
+#include "gpu/kernels.h"
+
+/* ---- numbers -------------------------------------------------------------------------------------------------------- */
+
+/* The bind's numbers as reals, eight bytes apart. sizes: count; addresses: block */
+KERNEL(store_numbers)
+{
+    const double *number = (const double *)(bind + BIND_NUMBERS);
+    real *out = ADDRESS(real, 0);
+    EACH(i, SIZE(0)) out[i * (word)(sizeof(double) / sizeof(real))] = (real)number[i];
+}
+
+KERNEL(arange)
+{
+    GATE;
+    EACH(i, SIZE(0)) ADDRESS(real, 0)[i] = (real)i;
+}
+
+/* sizes: elements, site, draw */
+KERNEL(random_uniform)
+{
+    GATE;
+    real *out = ADDRESS(real, 0);
+    EACH(block, (SIZE(0) + DRAW_LANES - 1) / DRAW_LANES)
+    {
+        real_bits bits[DRAW_LANES];
+        draw_bits((unsigned long long)bind[BIND_KEY], (unsigned int)SIZE(1), (unsigned int)SIZE(2), (unsigned int)bind[BIND_RUN],
+                  (unsigned long long)block, bits);
+        for (int lane = 0; lane < DRAW_LANES; lane++)
+            if (block * DRAW_LANES + lane < SIZE(0)) out[block * DRAW_LANES + lane] = draw_uniform_of(bits[lane]);
+    }
+}
+
+KERNEL(random_normal)
+{
+    GATE;
+    real *out = ADDRESS(real, 0);
+    EACH(block, (SIZE(0) + DRAW_LANES - 1) / DRAW_LANES)
+    {
+        real_bits bits[DRAW_LANES];
+        real z[DRAW_LANES];
+        draw_bits((unsigned long long)bind[BIND_KEY], (unsigned int)SIZE(1), (unsigned int)SIZE(2), (unsigned int)bind[BIND_RUN],
+                  (unsigned long long)block, bits);
+        for (int lane = 0; lane < DRAW_LANES; lane += 2)
+            draw_normals_of(bits[lane], bits[lane + 1], &z[lane], &z[lane + 1]);
+        for (int lane = 0; lane < DRAW_LANES; lane++)
+            if (block * DRAW_LANES + lane < SIZE(0)) out[block * DRAW_LANES + lane] = z[lane];
+    }
+}
+
+/* sizes: elements, site, draw, n */
+KERNEL(random_index)
+{
+    GATE;
+    unsigned long long of = (unsigned long long)SIZE(1) << 32 ^ (unsigned int)bind[BIND_RUN] ^ (unsigned long long)SIZE(2) << 48;
+    unsigned long long key = philox_mix((unsigned long long)bind[BIND_KEY] ^ philox_mix(of));
+    EACH(i, SIZE(0)) ADDRESS(word, 0)[i] = feistel_permute(key, i, SIZE(3));
+}
+
+/* ---- moving ------------------------------------------------------------------------------------------------------------ */
+
+/* expand, permute. sizes: elements, bytes of each, spread of x */
+KERNEL(spread)
+{
+    GATE;
+    EACH(i, SIZE(0)) move(ADDRESS(void, 0), i, ADDRESS(void, 1), spread_at(&SIZE(2), i), SIZE(1));
+}
+
+KERNEL(cast_byte)
+{
+    GATE;
+    EACH(i, SIZE(0)) ADDRESS(real, 0)[i] = (real)ADDRESS(unsigned char, 1)[i];
+}
+KERNEL(cast_int64)
+{
+    GATE;
+    EACH(i, SIZE(0)) ADDRESS(real, 0)[i] = (real)ADDRESS(word, 1)[i];
+}
+
+/* slice, pad: sizes: elements of the result, bytes of each, size, inner, length, start, scalar of the start or -1 */
+DEVICE word cut_start(const word *bind, const word *step)
+{
+    return SIZE(6) < 0 ? SIZE(5) : (word)((const double *)(bind + BIND_NUMBERS))[SIZE(6)];
+}
+KERNEL(slice)
+{
+    GATE;
+    word size = SIZE(2), inner = SIZE(3), length = SIZE(4), start = cut_start(bind, step);
+    EACH(i, SIZE(0))
+    {
+        word outer = i / (length * inner), rest = i % (length * inner);
+        move(ADDRESS(void, 0), i, ADDRESS(void, 1), (outer * size + start) * inner + rest, SIZE(1));
+    }
+}
+KERNEL(pad)
+{
+    GATE;
+    word size = SIZE(2), inner = SIZE(3), length = SIZE(4), start = cut_start(bind, step);
+    EACH(i, SIZE(0))
+    {
+        word outer = i / (size * inner), rest = i % (size * inner) - start * inner;
+        if (rest >= 0 && rest < length * inner)
+            move(ADDRESS(void, 0), i, ADDRESS(void, 1), outer * length * inner + rest, SIZE(1));
+        else
+            zero(ADDRESS(void, 0), i, SIZE(1));
+    }
+}
+
+/* One part of a concatenation to its place. sizes: elements of the part, bytes of each, size, inner, length, start */
+KERNEL(paste)
+{
+    GATE;
+    word size = SIZE(2), inner = SIZE(3), length = SIZE(4), start = SIZE(5);
+    EACH(i, SIZE(0))
+    {
+        word outer = i / (length * inner), rest = i % (length * inner);
+        move(ADDRESS(void, 0), (outer * size + start) * inner + rest, ADDRESS(void, 1), i, SIZE(1));
+    }
+}
+
+/* sizes: bytes; addresses: of the assignment, state, value. A value that was written in place is there already. */
+KERNEL(assign)
+{
+    GATE;
+    unsigned char *to = ADDRESS(unsigned char, 1), *from = ADDRESS(unsigned char, 2);
+    if (to == from) return;
+    EACH(i, SIZE(0) / 4) ((unsigned int *)to)[i] = ((unsigned int *)from)[i];
+}
+
+/* ---- indices ------------------------------------------------------------------------------------------------------------ */
+
+/* One block: the first index outside [0, size), told in the bind unless an earlier step told one. sizes: members, size, node */
+KERNEL(check_index)
+{
+    GATE;
+    __shared__ word first[GPU_THREADS];
+    const word *index = ADDRESS(word, 0);
+    word mine = SIZE(0);
+    for (word j = THREAD; j < SIZE(0) && mine == SIZE(0); j += THREADS)
+        if (index[j] < 0 || index[j] >= SIZE(1)) mine = j;
+    first[THREAD] = mine;
+    __syncthreads();
+    if (THREAD || bind[BIND_BAD_NODE] >= 0) return;
+    for (int t = 1; t < THREADS; t++)
+        if (first[t] < mine) mine = first[t];
+    if (mine == SIZE(0)) return;
+    bind[BIND_BAD_VALUE] = index[mine];
+    bind[BIND_BAD_NODE] = SIZE(2);
+}
+
+/* (outer, size, inner), index (members) -> (outer, members, inner). sizes: elements of the result, members, size, inner */
+KERNEL(gather)
+{
+    GATE;
+    word members = SIZE(1), size = SIZE(2), inner = SIZE(3);
+    const word *index = ADDRESS(word, 2);
+    EACH(i, SIZE(0))
+    {
+        word k = i % inner, j = index[i / inner % members], outer = i / inner / members;
+        ADDRESS(real, 0)[i] = j >= 0 && j < size ? ADDRESS(real, 1)[(outer * size + j) * inner + k] : R(0.0);
+    }
+}
+
+/* (outer, members, inner), index (members) -> (outer, size, inner): every sum by one thread, in the order of members.
+ * sizes as of gather */
+KERNEL(scatter_add)
+{
+    GATE;
+    word members = SIZE(1), size = SIZE(2), inner = SIZE(3);
+    const word *index = ADDRESS(word, 2);
+    const real *x = ADDRESS(real, 1);
+    EACH(i, SIZE(0))
+    {
+        word k = i % inner, to = i / inner % size, outer = i / inner / size;
+        real sum = 0;
+        for (word j = 0; j < members; j++)
+            if (index[j] == to) sum += x[(outer * members + j) * inner + k];
+        ADDRESS(real, 0)[i] = sum;
+    }
+}
+
+/* ---- reducing ------------------------------------------------------------------------------------------------------------- */
+
+/* Rows of up to n elements, row r from r * n on, of `total` elements in all: `lanes` threads a row, a power of two.
+ * sizes: rows, n, total, lanes */
+#define REDUCE_ROWS(name, START, JOIN)                                                                                  \
+    KERNEL(name)                                                                                                       \
+    {                                                                                                                  \
+        GATE;                                                                                                          \
+        __shared__ real part[GPU_THREADS];                                                                             \
+        word n = SIZE(1), lanes = SIZE(3), lane = THREAD % lanes;                                                      \
+        const real *x = ADDRESS(real, 1);                                                                              \
+        for (word from = BLOCK * (THREADS / lanes); from < SIZE(0); from += BLOCKS * (THREADS / lanes)) {              \
+            word row = from + THREAD / lanes, end = (row + 1) * n < SIZE(2) ? (row + 1) * n : SIZE(2);                 \
+            real y = START;                                                                                            \
+            for (word i = row * n + lane; i < end; i += lanes) y = JOIN(y, x[i]);                                      \
+            part[THREAD] = y;                                                                                          \
+            __syncthreads();                                                                                           \
+            for (word width = lanes / 2; width; width /= 2) {                                                          \
+                if (lane < width) part[THREAD] = JOIN(part[THREAD], part[THREAD + width]);                             \
+                __syncthreads();                                                                                       \
+            }                                                                                                          \
+            if (!lane && row < SIZE(0)) ADDRESS(real, 0)[row] = part[THREAD];                                          \
+            __syncthreads();                                                                                           \
+        }                                                                                                              \
+    }
+REDUCE_ROWS(sum_rows, R(0.0), op_add)
+REDUCE_ROWS(max_rows, -REAL_INF, op_max)
+
+/* (outer, n, inner) -> (outer, pieces, inner): a thread for each result, over `piece` rows.
+ * sizes: results, n, inner, piece, pieces */
+#define REDUCE_COLUMNS(name, START, JOIN)                                                                               \
+    KERNEL(name)                                                                                                       \
+    {                                                                                                                  \
+        GATE;                                                                                                          \
+        word n = SIZE(1), inner = SIZE(2), piece = SIZE(3), pieces = SIZE(4);                                          \
+        const real *x = ADDRESS(real, 1);                                                                              \
+        EACH(i, SIZE(0))                                                                                               \
+        {                                                                                                              \
+            word k = i % inner, from = i / inner % pieces * piece, outer = i / inner / pieces;                         \
+            word end = from + piece < n ? from + piece : n;                                                            \
+            real y = START;                                                                                            \
+            for (word r = from; r < end; r++) y = JOIN(y, x[(outer * n + r) * inner + k]);                             \
+            ADDRESS(real, 0)[i] = y;                                                                                   \
+        }                                                                                                              \
+    }
+REDUCE_COLUMNS(sum_columns, R(0.0), op_add)
+REDUCE_COLUMNS(max_columns, -REAL_INF, op_max)
+
+/* sizes: outer * inner, length, inner, reverse */
+KERNEL(cumsum)
+{
+    GATE;
+    word n = SIZE(1), inner = SIZE(2);
+    EACH(i, SIZE(0))
+    {
+        word base = i / inner * n * inner + i % inner;
+        real sum = 0;
+        for (word r = 0; r < n; r++) {
+            word at = base + (SIZE(3) ? n - 1 - r : r) * inner;
+            sum += ADDRESS(real, 1)[at];
+            ADDRESS(real, 0)[at] = sum;
+        }
+    }
+}
+
+/* ---- totals and the guard --------------------------------------------------------------------------------------------------- */
+
+DEVICE double block_sum(double mine, double *part)
+{
+    part[THREAD] = mine;
+    __syncthreads();
+    for (int width = THREADS / 2; width; width /= 2) {
+        if (THREAD < width) part[THREAD] += part[THREAD + width];
+        __syncthreads();
+    }
+    return part[0];
+}
+
+/* Each value's sum in double, by GPU_TOTAL_BLOCKS blocks; ROW is the term. sizes: of each value; addresses: partial sums,
+ * then values and weights in turn */
+KERNEL(total_partials)
+{
+    GATE;
+    __shared__ double part[GPU_THREADS];
+    const real *x = ADDRESS(real, 1 + 2 * ROW);
+    double sum = 0;
+    EACH(i, SIZE(ROW)) sum += (double)x[i];
+    sum = block_sum(sum, part);
+    if (!THREAD) ADDRESS(double, 0)[ROW * GPU_TOTAL_BLOCKS + BLOCK] = sum;
+}
+
+/* One block of GPU_TOTAL_BLOCKS threads: their weighted sum, as a real and a double. sizes: terms, scalar of each weight;
+ * addresses: out, partial sums */
+KERNEL(total)
+{
+    GATE;
+    __shared__ double part[GPU_TOTAL_BLOCKS];
+    const double *number = (const double *)(bind + BIND_NUMBERS);
+    double sum = 0;
+    for (word t = 0; t < SIZE(0); t++) {
+        sum += number[SIZE(1 + t)] * block_sum(ADDRESS(double, 1)[t * GPU_TOTAL_BLOCKS + THREAD], part);
+        __syncthreads();
+    }
+    if (THREAD) return;
+    ADDRESS(double, 0)[1] = sum;
+    *ADDRESS(real, 0) = (real)sum;
+}
+
+/* sizes: of each operand; addresses: of the guard, operands. ROW is the operand; all who find something write the same. */
+KERNEL(guard)
+{
+    GATE;
+    const real *x = ADDRESS(real, 1 + ROW);
+    EACH(i, SIZE(ROW))
+    {
+        if (!(x[i] - x[i] == 0)) bind[BIND_NONFINITE] = 1;
+    }
+}
