@@ -241,6 +241,7 @@ ad_context *ad_context_new(const ad_options *options)
     c->max_nodes = o->max_nodes > 0 ? o->max_nodes : 1 << 24;
     c->max_plans = o->max_plans > 0 ? o->max_plans : 64;
     c->free_tensor = -1;
+    c->free_shape = -1;
     c->passes = ~0u;
     memset(c->broadcast, 0xff, sizeof c->broadcast);
     ad__shape(c, &(ad_shape){ .rank = 0 }); /* shape 0 is the scalar's */

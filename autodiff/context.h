@@ -51,10 +51,17 @@ uint32_t ad__name_hash(ad_context *c, int32_t id); /* 32 bits, distinct for ever
 
 typedef struct shape_info {
     ad_shape shape;
-    int64_t size;
+    int64_t size;      /* -1: no shape uses this entry */
+    bool pinned;       /* something persistent has it */
+    int32_t next_free; /* of an unused entry: the next one, -1 at the end */
 } shape_info;
 enum { SHAPE_PAGE = 64 };
 int32_t ad__shape(ad_context *c, const ad_shape *s); /* id of an equal shape; -1 after an error */
+/* The id stays as long as the context: for shapes of things that outlive a step. */
+void ad__shape_pin(ad_context *c, int32_t id);
+/* Forgets the shapes that only steps used, and the plans with them, once there are many: a program that meets a new size
+ * at every step must not grow. Called between steps. */
+void ad__shapes_trim(ad_context *c);
 /* NumPy's broadcasting; false when they do not fit (no error reported). */
 bool ad__broadcast(const ad_shape *a, const ad_shape *b, ad_shape *out);
 /* "(3, 4)" in one of a few rotating buffers of the context. */
@@ -121,7 +128,9 @@ struct ad_context {
     int64_t n_name_slots;
 
     shape_info **shapes; /* pages of SHAPE_PAGE: an entry never moves */
-    int64_t n_shapes, cap_shape_pages;
+    int64_t n_shapes, used_shapes, cap_shape_pages;
+    int32_t free_shape;
+    int held; /* tapes that a client keeps off the stack: their shapes must stay */
     int32_t *shape_slots;
     int64_t n_shape_slots;
     char shape_text[4][256];

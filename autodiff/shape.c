@@ -2,7 +2,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "autodiff/context.h"
+#include "autodiff/backend.h"
+#include "autodiff/plan.h"
+
+enum { MANY_SHAPES = 1 << 13 };
 
 static uint64_t hash_shape(const ad_shape *s)
 {
@@ -16,21 +19,69 @@ static bool equal(const ad_shape *a, const ad_shape *b)
     return a->rank == b->rank && !memcmp(a->dim, b->dim, (size_t)a->rank * sizeof *a->dim);
 }
 
+static shape_info *entry(ad_context *c, int32_t id) { return &c->shapes[id / SHAPE_PAGE][id % SHAPE_PAGE]; }
+
+static void fill_slots(ad_context *c)
+{
+    memset(c->shape_slots, 0xff, (size_t)c->n_shape_slots * sizeof *c->shape_slots);
+    for (int32_t id = 0; id < c->n_shapes; id++) {
+        if (entry(c, id)->size < 0) continue; /* free */
+        int64_t i = (int64_t)(hash_shape(&entry(c, id)->shape) & (uint64_t)(c->n_shape_slots - 1));
+        while (c->shape_slots[i] >= 0) i = (i + 1) & (c->n_shape_slots - 1);
+        c->shape_slots[i] = id;
+    }
+}
+
 static bool grow_slots(ad_context *c)
 {
     int64_t n = c->n_shape_slots ? c->n_shape_slots * 2 : 64;
     int32_t *slots = ad__allocate(c, NULL, (size_t)n * sizeof *slots);
     if (!slots) return false;
-    memset(slots, 0xff, (size_t)n * sizeof *slots);
-    for (int32_t id = 0; id < c->n_shapes; id++) {
-        int64_t i = (int64_t)(hash_shape(&ad__shape_info(c, id)->shape) & (uint64_t)(n - 1));
-        while (slots[i] >= 0) i = (i + 1) & (n - 1);
-        slots[i] = id;
-    }
     ad__allocate(c, c->shape_slots, 0);
     c->shape_slots = slots;
     c->n_shape_slots = n;
+    fill_slots(c);
     return true;
+}
+
+/* An entry that no shape uses; -1 after an error. */
+static int32_t new_entry(ad_context *c)
+{
+    int32_t id = c->free_shape;
+    if (id >= 0) {
+        c->free_shape = entry(c, id)->next_free;
+        return id;
+    }
+    if (c->n_shapes % SHAPE_PAGE == 0) {
+        int64_t page = c->n_shapes / SHAPE_PAGE;
+        if (!ad__reserve(c, &c->shapes, &c->cap_shape_pages, page + 1, sizeof *c->shapes)) return -1;
+        if (!(c->shapes[page] = ad__allocate(c, NULL, SHAPE_PAGE * sizeof **c->shapes))) return -1;
+    }
+    return (int32_t)c->n_shapes++;
+}
+
+void ad__shape_pin(ad_context *c, int32_t id)
+{
+    if (id >= 0) entry(c, id)->pinned = true;
+}
+
+void ad__shapes_trim(ad_context *c)
+{
+    if (c->used_shapes < MANY_SHAPES || c->held) return;
+    int64_t pinned = 1; /* the scalar's */
+    for (int32_t id = 1; id < c->n_shapes; id++) pinned += entry(c, id)->size >= 0 && entry(c, id)->pinned;
+    if (pinned > c->used_shapes / 2) return; /* there is little to forget */
+    while (c->n_plans) ad__plan_free(c, c->plans[--c->n_plans]);
+    for (int32_t id = 1; id < c->n_shapes; id++) {
+        shape_info *e = entry(c, id);
+        if (e->pinned || e->size < 0) continue;
+        e->size = -1;
+        e->next_free = c->free_shape;
+        c->free_shape = id;
+    }
+    c->used_shapes = pinned;
+    memset(c->broadcast, 0xff, sizeof c->broadcast);
+    fill_slots(c);
 }
 
 int32_t ad__shape(ad_context *c, const ad_shape *s)
@@ -47,22 +98,19 @@ int32_t ad__shape(ad_context *c, const ad_shape *s)
         }
     }
     uint64_t hash = hash_shape(s);
-    if (c->n_shapes * 2 >= c->n_shape_slots && !grow_slots(c)) return -1;
+    if (c->used_shapes * 2 >= c->n_shape_slots && !grow_slots(c)) return -1;
     int64_t mask = c->n_shape_slots - 1, i = (int64_t)(hash & (uint64_t)mask);
     for (; c->shape_slots[i] >= 0; i = (i + 1) & mask)
         if (equal(&ad__shape_info(c, c->shape_slots[i])->shape, s)) return c->shape_slots[i];
-    if (c->n_shapes % SHAPE_PAGE == 0) {
-        int64_t page = c->n_shapes / SHAPE_PAGE;
-        if (!ad__reserve(c, &c->shapes, &c->cap_shape_pages, page + 1, sizeof *c->shapes)) return -1;
-        if (!(c->shapes[page] = ad__allocate(c, NULL, SHAPE_PAGE * sizeof **c->shapes))) return -1;
-    }
-    shape_info *e = &c->shapes[c->n_shapes / SHAPE_PAGE][c->n_shapes % SHAPE_PAGE];
+    int32_t id = new_entry(c);
+    if (id < 0) return -1;
+    shape_info *e = entry(c, id);
     memset(e, 0, sizeof *e);
     e->shape.rank = s->rank;
     memcpy(e->shape.dim, s->dim, (size_t)s->rank * sizeof *s->dim);
     e->size = size;
-    c->shape_slots[i] = (int32_t)c->n_shapes;
-    return (int32_t)c->n_shapes++;
+    c->used_shapes++;
+    return c->shape_slots[i] = id;
 }
 
 bool ad__broadcast(const ad_shape *a, const ad_shape *b, ad_shape *out)

@@ -17,6 +17,7 @@ enum { CHUNK = 1 << 14 };
 tape *ad__tape_open(ad_context *c, uint64_t stream, uint64_t run)
 {
     c->error_kind = AD_ERROR_NONE;
+    if (!c->tape) ad__shapes_trim(c);
     if (!c->backend && !ad__backend_start(c, NULL)) return NULL;
     tape *t = c->spare;
     if (t) {

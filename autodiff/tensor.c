@@ -56,6 +56,7 @@ static ad_tensor *make(int kind, int dtype, const ad_shape *shape, void *borrowe
     if (!c || (!c->backend && !ad__backend_start(c, NULL))) return AD_NIL;
     int32_t id = ad__shape(c, shape), slab_index = -1;
     int32_t i = id < 0 ? -1 : new_entry(c);
+    ad__shape_pin(c, id);
     if (i < 0) return AD_NIL;
     size_t bytes = (size_t)ad__shape_info(c, id)->size * ad__dtype_bytes(c, dtype);
     void *data = borrowed;

@@ -18,7 +18,6 @@ typedef struct gpu_product {
 } gpu_product;
 
 typedef struct gpu_device {
-    const char *name;
     void *(*open)(ad_context *c, int ordinal, int real_bits); /* NULL after an error */
     void (*close)(void *device);
     const char *(*describe)(void *device);
@@ -38,7 +37,8 @@ typedef struct gpu_device {
     bool (*multiply)(void *device, const gpu_product *g, const void *a, const void *b, void *c);
 } gpu_device;
 
-/* The device that this shared object is about: the one name that backend.c asks the linker for. */
+/* The device that this shared object is about, and its name ("cuda"). */
 extern const gpu_device gpu__device;
+extern const char gpu__device_name[];
 
 #endif

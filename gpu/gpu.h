@@ -33,6 +33,12 @@ typedef struct gpu_step {
     gpu_product product;
 } gpu_step;
 
+/* A bound input: where it is this time, and memory of the device for one that lies on the host. */
+typedef struct gpu_input {
+    void *now, *staged;
+    size_t bytes; /* 0: the plan does not read it */
+} gpu_input;
+
 /* Where an address comes from: a place, or the program's scratch. */
 enum { PLACE_SCRATCH = PLACE_BOUND + 1 };
 
@@ -51,8 +57,8 @@ typedef struct gpu_program {
     void *device_bind, *device_words;
     char *scratch;
     size_t scratch_bytes;
-    void **staged; /* of each slot: device memory of a bound input that lies on the host, or NULL */
-    int64_t n_staged;
+    gpu_input *input; /* of each slot of bound inputs */
+    int64_t n_inputs;
 
     char *source; /* while lowering: of the items */
     int64_t source_bytes, cap_source;
@@ -74,6 +80,6 @@ void gpu__module_release(gpu_state *s, gpu_module *m);
 /* Rank, then size and stride of each dimension, innermost first, of memory of shape `from` read in a loop of shape `to`;
  * returns the number of words. */
 int gpu__spread(const ad_shape *from, const ad_shape *to, int64_t out[2 * AD_MAX_RANK + 1]);
-void *gpu__memory(gpu_state *s, size_t bytes);
+void *gpu__memory(gpu_state *s, size_t bytes); /* of the device; NULL after an error */
 
 #endif

@@ -36,6 +36,12 @@ typedef struct ppl_arg {
     } as;
 } ppl_arg;
 
+/* Arguments, one after the other; in C: PPL_VALUES(&v, x), which live as long as the block around. */
+typedef struct ppl_arguments {
+    int n;
+    const ppl_arg *arg;
+} ppl_arguments;
+
 static inline ppl_arg ppl_arg_tensor(const ad_tensor *x)
 {
     ppl_arg a;
@@ -150,6 +156,10 @@ static inline ppl_arg ppl_arg_real(double x)
 #define PPL_CALL_0(f, s, ...)                                                                                          \
     f(s, (int)(sizeof((ppl_arg[]){ PPL_MAP_(PPL_ARG, __VA_ARGS__) }) / sizeof(ppl_arg)),                               \
       ((const ppl_arg[]){ PPL_MAP_(PPL_ARG, __VA_ARGS__) }))
+
+#define PPL_VALUES(...)                                                                                                \
+    ((ppl_arguments){ (int)(sizeof((ppl_arg[]){ PPL_MAP_(PPL_ARG, __VA_ARGS__) }) / sizeof(ppl_arg)),                  \
+                      (const ppl_arg[]){ PPL_MAP_(PPL_ARG, __VA_ARGS__) } })
 
 /* PPL_ARGS stands where ppl_model_ and ppl_guide_ are the functions (svi_new and its like bind them): it asserts that
  * both take exactly these types, whatever they return. */

@@ -141,6 +141,7 @@ ppl_density *ppl_density_new_args(ppl_function model, ppl_signature types, int n
     if (!d)
         return NULL;
     *d = (ppl_density){ .context = c, .hessian = -1 };
+    c->held++;
     ppl_call *call = ppl__call_new(c, &types);
     bool good = false;
     if (call && (d->tape = ad__tape_open(c, STREAM_SEEDED, 0))) {
@@ -160,6 +161,7 @@ void ppl_density_free(ppl_density *d)
     if (!d)
         return;
     ad_context *c = d->context, *previous = ad_context_use(c);
+    c->held--;
     for (int64_t i = 0; i < d->n_latents; i++)
         ad_free(d->latents[i].state);
     if (d->tape)

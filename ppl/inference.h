@@ -65,4 +65,28 @@ void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots
 void ppl__optim_record(ad_context *c, const svi *s, const optim_slots *slots, const visited *v, ad_tensor **gradient,
                        int n);
 
+/* ---- steps ------------------------------------------------------------------------------------------------------- */
+
+/* A step as it was recorded on the open tape. It points into itself: it must stay where it is. */
+typedef struct step {
+    svi *svi;
+    estimate estimate;
+    visited *visited; /* parameters, in order of visit */
+    int n;
+    optim_slots slots;
+    int64_t numbers; /* scalars of the tape before the optimiser's */
+    node_id loss;
+    int64_t attrs[3];
+    run_request request;
+} step;
+
+/* Records guide, model and, in training, the optimiser's numbers; false after an error. */
+bool ppl__step_record(ad_context *c, svi *s, bool train, step *p);
+/* After a run: counts it, or says what was not finite. The loss, NAN after an error. */
+double ppl__step_finish(ad_context *c, step *p, bool finite);
+/* The stream of draws of the next step and its ordinal there, which is used up. */
+uint64_t ppl__step_stream(const ppl_state *st, svi *s, bool train, uint64_t *run);
+/* Keeps the context's error for svi_error. */
+void ppl__step_told(svi *s);
+
 #endif

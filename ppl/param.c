@@ -164,6 +164,7 @@ static param *make(ad_context *c, ppl_state *st, const ppl_message *m)
 {
     const ppl_param_args *a = m->param;
     int32_t shape = ad__shape(c, &a->shape);
+    ad__shape_pin(c, shape);
     if (shape < 0 || !ad__reserve(c, &st->params, &st->cap_params, st->n_params + 1, sizeof *st->params))
         return NULL;
     if (dist_constraint_discrete(a->constraint.kind) || dist_constraint_event_dim(a->constraint.kind) > a->shape.rank) {

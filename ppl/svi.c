@@ -115,14 +115,6 @@ int64_t svi_steps(svi *s)
 
 /* ---- the parameters of a step ------------------------------------------------------------------------------------ */
 
-typedef struct step {
-    svi *svi;
-    estimate estimate;
-    visited *visited;
-    int n;
-    optim_slots slots;
-} step;
-
 /* The moments of a parameter, made at its first step. NULL after an error. */
 static moment *moment_of(ad_context *c, svi *s, const ppl_state *st, int64_t index)
 {
@@ -297,42 +289,59 @@ static void blame(ad_context *c, step *p)
     ad__fail(c, AD_ERROR_NONFINITE, NULL, "Encountered NaN: the loss is %g", ad_item(e->loss));
 }
 
-/* Records and runs one step on the open tape; NAN after an error. */
-static double run_step(ad_context *c, svi *s, bool train)
+bool ppl__step_record(ad_context *c, svi *s, bool train, step *p)
 {
-    step p = { .svi = s };
-    double loss = NAN;
-    if (!ppl__estimate(c, s, &p.estimate))
-        return NAN;
-    node_id root = ad__node(c, p.estimate.loss, "the loss");
-    run_request r = { .roots = &root, .n_roots = 1, .final = true };
-    int64_t attrs[] = { (int64_t)s->id, 0, 0 };
-    if (train) {
-        if (!collect(c, &p))
-            return NAN;
-        ppl__optim_bind(c, s, p.visited, p.n, &p.slots);
-        uint64_t h = (uint64_t)p.n; /* which leaves are moved; the leaves themselves are on the tape */
-        for (int i = 0; i < p.n; i++)
-            h = ad__mix(h ^ (uint64_t)p.visited[i].leaf) + 0x9e3779b97f4a7c15u;
-        attrs[1] = ad__node(c, p.estimate.surrogate, "the surrogate loss");
-        attrs[2] = (int64_t)h;
-        r.commit = true;
-        r.attrs = attrs;
-        r.n_attrs = 3;
-        r.expand = expand;
-        r.user = &p;
-    }
-    bool finite;
-    if (!ad__run(c, &r, &finite) || !ad__fetch(c, root, &loss, 1))
+    *p = (step){ .svi = s };
+    if (!ppl__estimate(c, s, &p->estimate))
+        return false;
+    p->loss = ad__node(c, p->estimate.loss, "the loss");
+    p->request = (run_request){ .roots = &p->loss, .n_roots = 1, .final = true };
+    if (!train)
+        return ad__ok(c);
+    if (!collect(c, p))
+        return false;
+    p->numbers = c->tape->n_scalars;
+    ppl__optim_bind(c, s, p->visited, p->n, &p->slots);
+    uint64_t h = (uint64_t)p->n; /* which leaves are moved; the leaves themselves are on the tape */
+    for (int i = 0; i < p->n; i++)
+        h = ad__mix(h ^ (uint64_t)p->visited[i].leaf) + 0x9e3779b97f4a7c15u;
+    p->attrs[0] = (int64_t)s->id;
+    p->attrs[1] = ad__node(c, p->estimate.surrogate, "the surrogate loss");
+    p->attrs[2] = (int64_t)h;
+    p->request.commit = true;
+    p->request.attrs = p->attrs;
+    p->request.n_attrs = 3;
+    p->request.expand = expand;
+    p->request.user = p;
+    return ad__ok(c);
+}
+
+double ppl__step_finish(ad_context *c, step *p, bool finite)
+{
+    double loss;
+    if (!ad__fetch(c, p->loss, &loss, 1))
         return NAN;
     if (!finite || !isfinite(loss)) {
-        blame(c, &p);
+        blame(c, p);
         return NAN;
     }
-    for (int i = 0; i < p.n; i++)
-        p.visited[i].moment->commits += !p.visited[i].frozen;
-    s->steps += train;
+    for (int i = 0; i < p->n; i++)
+        p->visited[i].moment->commits += !p->visited[i].frozen;
+    p->svi->steps += p->request.commit;
     return loss;
+}
+
+uint64_t ppl__step_stream(const ppl_state *st, svi *s, bool train, uint64_t *run)
+{
+    *run = st->seeded ? 0 : train ? s->runs++ : s->evaluations++;
+    return st->seeded ? STREAM_SEEDED : s->stream + (train ? STREAM_STEP : STREAM_EVALUATE);
+}
+
+void ppl__step_told(svi *s)
+{
+    s->error[0] = '\0';
+    if (!ad__ok(s->context))
+        memcpy(s->error, s->context->error, sizeof s->error);
 }
 
 /* A step or an evaluation from end to end. */
@@ -344,30 +353,26 @@ static double perform(svi *s, int n, const ppl_arg *args, bool train)
     }
     ad_context *c = s->context, *previous = ad_context_use(c);
     ppl_state *st = ppl__state(c);
-    uint64_t stream = s->stream + (train ? STREAM_STEP : STREAM_EVALUATE), run = 0;
-    if (st->seeded)
-        stream = STREAM_SEEDED;
-    else
-        run = train ? s->runs++ : s->evaluations++;
+    uint64_t run, stream = ppl__step_stream(st, s, train, &run);
     const char *file = c->file;
     int line = c->line;
     double loss = NAN;
-    bool in_step = st->in_step;
+    bool in_step = st->in_step, finite;
     if (ad__tape_open(c, stream, run)) {
+        step p;
         st->in_step = true;
-        if (ppl__call_arguments(c, s->call, n, args))
-            loss = run_step(c, s, train);
+        if (ppl__call_arguments(c, s->call, n, args) && ppl__step_record(c, s, train, &p) &&
+            ad__run(c, &p.request, &finite))
+            loss = ppl__step_finish(c, &p, finite);
         ppl__params_settle(st, ad__ok(c));
         ad__tape_close(c);
         st->in_step = in_step;
     }
     c->file = file;
     c->line = line;
-    s->error[0] = '\0';
-    if (!ad__ok(c)) {
-        memcpy(s->error, c->error, sizeof s->error);
+    ppl__step_told(s);
+    if (!ad__ok(c))
         loss = NAN;
-    }
     ad_context_use(previous);
     return loss;
 }

@@ -71,7 +71,9 @@ static inline double form_root(double b, double c, double d) { return sqrt(b) * 
     FORM(lerp, a + c * (b - a), 1 - c, c, b - a, 0)                                                                    \
     FORM(adam_direction, a / form_root(b, c, d), 1 / form_root(b, c, d),                                               \
          -0.5 * a * c / (sqrt(b) * form_root(b, c, d) * form_root(b, c, d)),                                           \
-         -a * sqrt(b) / (form_root(b, c, d) * form_root(b, c, d)), -a / (form_root(b, c, d) * form_root(b, c, d)))
+         -a * sqrt(b) / (form_root(b, c, d) * form_root(b, c, d)), -a / (form_root(b, c, d) * form_root(b, c, d)))     \
+    FORM(normal_log_density, -0.5 * (a - b) * (a - b) / (c * c) - d - 0.91893853320467274178, (b - a) / (c * c),       \
+         (a - b) / (c * c), (a - b) * (a - b) / (c * c * c), -1)
 
 /* One C function for each: form_<name>(x, d) gives the value and, where d is not NULL, the four derivatives. */
 #define FORM(name, value, da, db, dc, dd)                                                                              \

@@ -9,7 +9,12 @@
 
 #define ELEMENTWISE(name) \
     static void kernel_##name(int64_t n, void *out_, const void *a_, const void *b_, const void *c_, const void *d_)
-#define LOOP _Pragma("GCC ivdep") for (int64_t i = 0; i < n; i++)
+#ifdef __clang__
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define INDEPENDENT _Pragma("GCC ivdep")
+#endif
+#define LOOP INDEPENDENT for (int64_t i = 0; i < n; i++)
 #define AD_OP1(name, formula, ...) \
     ELEMENTWISE(name) \
     { \
