@@ -1,19 +1,109 @@
-/* Choosing the backend of a context. */
+/* Choosing the backend of a context: the CPU's, or one from a shared object. Such objects stay open for the process's life:
+ * CUDA's libraries cannot be closed safely. */
 #include "autodiff/backend.h"
 
+#include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "autodiff/plan.h"
+
+static const backend_services services = {
+    .bytes = sizeof(backend_services),
+    .context_bytes = sizeof(ad_context),
+    .plan_bytes = sizeof(plan),
+    .allocate = ad__allocate,
+    .reserve = ad__reserve,
+    .fail = ad__fail,
+    .op_name = ad__op_name,
+    .source = ad__plan_source,
+    .operand = ad__plan_operand,
+    .value_bytes = ad__plan_bytes,
+};
+
+/* ---- finding the shared object --------------------------------------------------------------------------------------- */
+
+/* The folder of the file that this code was loaded from, with its slash; "" where it cannot be told. */
+static void own_folder(char *out, size_t n)
+{
+    Dl_info info;
+    const char *path = dladdr(&services, &info) && info.dli_fname ? info.dli_fname : "", *slash = strrchr(path, '/');
+    snprintf(out, n, "%.*s", slash ? (int)(slash - path + 1) : 0, path);
+}
+
+/* Opens libtaper_NAME.so from $TAPER_BACKEND_PATH, else from beside the library (or as a build folder has it), else from
+ * where the system looks; NULL with the reason of the last place where there was such a file. */
+static void *open_object(const char *name, char *why, size_t n)
+{
+    static const char *const below[] = { "", "gpu/", "../gpu/" };
+    char folder[2048], path[4096];
+    const char *given = getenv("TAPER_BACKEND_PATH");
+    void *object = NULL;
+    snprintf(why, n, "libtaper_%s.so is not installed", name);
+    own_folder(folder, sizeof folder);
+    for (int i = given && *given ? -1 : 0; !object && i < 4; i++) {
+        if (i < 0) snprintf(path, sizeof path, "%s/libtaper_%s.so", given, name);
+        else snprintf(path, sizeof path, "%s%slibtaper_%s.so", i < 3 ? folder : "", i < 3 ? below[i] : "", name);
+        FILE *f = strchr(path, '/') ? fopen(path, "rb") : NULL;
+        if (!f && strchr(path, '/')) continue;
+        if (f) fclose(f);
+        if (!(object = dlopen(path, RTLD_NOW | RTLD_LOCAL)) && f) {
+            const char *error = dlerror();
+            snprintf(why, n, "%s", error ? error : path);
+        }
+    }
+    return object;
+}
+
+static const ad_backend *load(const char *name, char *why, size_t n)
+{
+    void *object = open_object(name, why, n);
+    if (!object) return NULL;
+    void *symbol = dlsym(object, "ad__backend_entry");
+    backend_entry *entry;
+    memcpy(&entry, &symbol, sizeof entry); /* C has no cast between the two kinds of pointer */
+    const ad_backend *b = entry ? entry(&services) : NULL;
+    if (!b) snprintf(why, n, "libtaper_%s.so is of another version of the library", name);
+    return b;
+}
+
+/* ---- choosing --------------------------------------------------------------------------------------------------------- */
+
+static bool start(ad_context *c, const ad_backend *b, const char *device)
+{
+    c->backend_state = b->open(c, device);
+    if (c->backend_state) c->backend = b;
+    return c->backend_state != NULL;
+}
+
+/* The backend of "NAME" or "NAME:number". */
+static bool start_object(ad_context *c, const char *device)
+{
+    char name[32], why[1024];
+    size_t n = strcspn(device, ":");
+    bool plausible = n > 0 && n < sizeof name && strspn(device, "abcdefghijklmnopqrstuvwxyz") == n;
+    snprintf(name, sizeof name, "%.*s", plausible ? (int)n : 0, device);
+    if (!plausible) {
+        ad__fail(c, AD_ERROR_DEVICE, "devices: auto, cpu, cuda, cuda:1", "no device \"%s\"", device);
+        return false;
+    }
+    const ad_backend *b = load(name, why, sizeof why);
+    if (b) return start(c, b, device);
+    ad__fail(c, AD_ERROR_DEVICE,
+             "devices: auto, cpu, cuda, cuda:1; the CUDA backend is built where CUDA is (-Dcuda=enabled tells what lacks), and "
+             "looked for in $TAPER_BACKEND_PATH and beside the library",
+             "device \"%s\" cannot be used: %s", device, why);
+    return false;
+}
 
 bool ad__backend_start(ad_context *c, const char *device)
 {
     if (!device) device = getenv("TAPER_DEVICE");
-    if (!device || !strcmp(device, "auto")) device = "cpu";
-    if (strcmp(device, "cpu")) {
-        ad__fail(c, AD_ERROR_DEVICE, "devices of this build: cpu", "no device \"%s\"", device);
-        return false;
-    }
-    c->backend_state = ad__cpu_backend.open(c, device);
-    if (!c->backend_state) return false;
-    c->backend = &ad__cpu_backend;
-    return true;
+    if (!device || !*device || !strcmp(device, "cpu")) return start(c, &ad__cpu_backend, "cpu");
+    if (strcmp(device, "auto")) return start_object(c, device);
+    if (start_object(c, "cuda")) return true;
+    c->error_kind = AD_ERROR_NONE; /* a preference that cannot be met is no error */
+    c->error[0] = 0;
+    return start(c, &ad__cpu_backend, "cpu");
 }

@@ -46,8 +46,26 @@ struct ad_backend {
 };
 
 extern const ad_backend ad__cpu_backend;
-/* Chooses and opens the context's backend; false after an error. */
+/* Chooses and opens the context's backend; false after an error. A device is "cpu", "auto" (CUDA's first one where it can be
+ * had, else the CPU), or NAME or NAME:number of a backend in a shared object of its own, libtaper_NAME.so: "cuda:1". NULL is
+ * $TAPER_DEVICE, else the CPU. */
 bool ad__backend_start(ad_context *c, const char *device);
+
+/* What such a shared object is given: the library's internals are hidden from it. It exports ad__backend_entry, which
+ * returns its backend, or NULL where the sizes are not those that it was built with. */
+typedef struct backend_services {
+    size_t bytes, context_bytes, plan_bytes; /* of these structures */
+    void *(*allocate)(ad_context *c, void *old, size_t size);
+    bool (*reserve)(ad_context *c, void *array, int64_t *capacity, int64_t need, size_t element);
+    void (*fail)(ad_context *c, ad_error_kind kind, const char *hint, const char *format, ...)
+        __attribute__((format(printf, 4, 5)));
+    const char *(*op_name)(int op);
+    int32_t (*source)(const plan *p, int32_t id);
+    int32_t (*operand)(const plan *p, int32_t id, int32_t *shape);
+    size_t (*value_bytes)(const plan *p, int32_t id);
+} backend_services;
+typedef const ad_backend *backend_entry(const backend_services *services);
+
 void ad__tensors_free(ad_context *c);
 
 #endif

@@ -242,7 +242,7 @@ ad_context *ad_context_new(const ad_options *options)
     c->max_plans = o->max_plans > 0 ? o->max_plans : 64;
     c->free_tensor = -1;
     c->free_shape = -1;
-    c->passes = ~0u;
+    c->passes = ad__passes_wanted();
     memset(c->broadcast, 0xff, sizeof c->broadcast);
     ad__shape(c, &(ad_shape){ .rank = 0 }); /* shape 0 is the scalar's */
     if (!ad__backend_start(c, o->device)) { /* keeps its error: every call on this context tells it */

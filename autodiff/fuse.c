@@ -249,7 +249,7 @@ bool ad__pass_fuse(plan *p)
         if (op < N_ELEMENTWISE) add_elementwise(&f, i);
         else add_structured(&f, i);
     }
-    bool done = (!(c->passes & PASS_FUSE) || sink_items(&f)) && order_items(&f);
+    bool done = (~c->passes & (PASS_FUSE | PASS_SINK) || sink_items(&f)) && order_items(&f);
     ad__allocate(c, memory, 0);
     return done;
 }

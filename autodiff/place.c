@@ -128,7 +128,7 @@ static void place_assignments(plan *p)
         if (p->node[m].op != OP_assign) continue;
         int32_t state = ad__plan_source(p, plan_inputs(p, m)[0]), value = ad__plan_source(p, plan_inputs(p, m)[1]);
         p->place[m] = p->place[state];
-        if (p->item_of[value] >= 0 && p->place[value].kind == PLACE_NONE && !(p->kept[value] & 1) &&
+        if (p->context->passes & PASS_OVERWRITE && p->item_of[value] >= 0 && p->place[value].kind == PLACE_NONE && !(p->kept[value] & 1) &&
             may_overwrite(p, state, value))
             p->place[value] = p->place[state];
     }
@@ -136,7 +136,7 @@ static void place_assignments(plan *p)
 
 /* ---- the pass --------------------------------------------------------------------------------------------------------------------- */
 
-static bool place_items(placer *l, bool final)
+static bool place_items(placer *l, bool reuse)
 {
     plan *p = l->p;
     size_t greatest = l->end;
@@ -155,7 +155,7 @@ static bool place_items(placer *l, bool final)
                 l->dies[l->last[m]] = m;
             }
         }
-        for (int32_t m = l->dies[k]; final && m >= 0; m = l->after[m]) {
+        for (int32_t m = l->dies[k]; reuse && m >= 0; m = l->after[m]) {
             size_t size = aligned(ad__plan_bytes(p, m));
             if (!give(l, (size_t)p->place[m].offset, size ? size : LINE)) return false;
         }
@@ -187,7 +187,7 @@ bool ad__pass_place(plan *p, bool final)
     }
     for (int32_t i = 0; i < p->n; i++)
         if (p->kept[i] & 1 || (!final && l.last[i] >= 0)) l.last[i] = p->n_items;
-    bool done = place_items(&l, final);
+    bool done = place_items(&l, final && c->passes & PASS_REUSE);
     ad__allocate(c, l.spans, 0);
     ad__allocate(c, memory, 0);
     return done;

@@ -1,6 +1,7 @@
 /* Building plans: the copy of the tape, and the passes that say what is needed and what is equal. */
 #include "autodiff/plan.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "autodiff/backend.h"
@@ -21,6 +22,26 @@ size_t ad__plan_bytes(const plan *p, int32_t id)
     if (p->node[id].op == OP_weighted_total) return 2 * sizeof(double);
     if (p->node[id].op == OP_guard) return sizeof(double);
     return (size_t)plan_size(p, id) * ad__dtype_bytes(p->context, p->node[id].dtype);
+}
+
+uint32_t ad__passes_wanted(void)
+{
+    static const struct {
+        const char *name;
+        uint32_t bit;
+    } passes[] = {
+#define X(name, text, what) { text, PASS_##name },
+        PLAN_PASSES(X)
+#undef X
+    };
+    const char *without = getenv("TAPER_WITHOUT");
+    uint32_t wanted = ~0u;
+    for (size_t n; without && *without; without += n + (without[n] == ',')) {
+        n = strcspn(without, ",");
+        for (size_t i = 0; i < sizeof passes / sizeof *passes; i++)
+            if (strlen(passes[i].name) == n && !strncmp(passes[i].name, without, n)) wanted &= ~passes[i].bit;
+    }
+    return wanted;
 }
 
 /* ---- what the run needs ------------------------------------------------------------------------------------------------ */

@@ -68,8 +68,24 @@ static inline int64_t plan_size(const plan *p, int32_t id)
 }
 size_t ad__plan_bytes(const plan *p, int32_t id); /* of a node's value */
 
-/* Passes. Each is a function from plan to plan; those that are optional have a bit in context->passes. */
-enum { PASS_COMMON = 1, PASS_FUSE = 2 };
+/* The optional passes: each has a bit in context->passes, and is left out where $TAPER_WITHOUT lists its name
+ * ("fuse,reuse"), to find out who is to blame. None of them changes a bit of any result. */
+#define PLAN_PASSES(X)                                                                                                 \
+    X(COMMON, "common", "equal nodes are computed once")                                                               \
+    X(FUSE, "fuse", "elementwise nodes of one shape run together, tile by tile")                                       \
+    X(SINK, "sink", "an item with one reader moves into it")                                                           \
+    X(PAIR, "pair", "a softplus and its gradient's sigmoid share their exponential")                                   \
+    X(OVERWRITE, "overwrite", "an assigned value is written straight into its state")                                  \
+    X(REUSE, "reuse", "values whose lives do not overlap share memory")
+enum {
+#define X(name, text, what) PASS_BIT_##name,
+    PLAN_PASSES(X)
+#undef X
+#define X(name, text, what) PASS_##name = 1 << PASS_BIT_##name,
+    PLAN_PASSES(X)
+#undef X
+};
+uint32_t ad__passes_wanted(void); /* all but those that $TAPER_WITHOUT lists */
 bool ad__pass_live(plan *p, bool commit);
 bool ad__pass_common(plan *p);
 bool ad__pass_fuse(plan *p);

@@ -76,7 +76,7 @@ static bool load_operand(writer *w, int i, int64_t *word)
     if (in_order) write_text(w, "        const real x%d = ADDRESS(real, %d)[i];\n", i, i);
     else if (from->size == 1) write_text(w, "        const real x%d = ADDRESS(real, %d)[0];\n", i, i);
     else write_text(w, "        const real x%d = ADDRESS(real, %d)[spread_at(&SIZE(SIZE(%d)), i)];\n", i, i, 1 + i);
-    p->words[*word] = p->n_words - *word + i; /* SIZE counts from word 0 of the sizes, which lies 1 + i before */
+    p->words[*word] = p->n_words - *word + 1 + i; /* counted from SIZE(0), which lies 1 + i before */
     (*word)++;
     return (in_order || from->size == 1 || gpu__more_words(p, words, n)) &&
            gpu__address(p, w->plan->place[w->operand[i].node]);

@@ -19,7 +19,7 @@ typedef long long word;
 
 #ifdef __CUDACC__
 #define DEVICE static __device__ __forceinline__
-#define KERNEL(name) extern "C" __global__ void name(word *bind, const word *step)
+#define KERNEL(name) extern "C" __global__ void name(word *__restrict__ bind, const word *__restrict__ step)
 #define THREAD ((int)threadIdx.x)
 #define THREADS ((int)blockDim.x)
 #define BLOCK ((word)blockIdx.x)

@@ -5,23 +5,22 @@
 
 int gpu__spread(const ad_shape *from, const ad_shape *to, int64_t out[2 * AD_MAX_RANK + 1])
 {
-    int64_t stride = 1, *last = out - 1; /* last: size and stride of the outermost dimension so far */
-    out[0] = 0;
+    int64_t stride = 1;
+    int n = 1;
     for (int i = 1; i <= to->rank; i++) {
         int64_t size = to->dim[to->rank - i], own = i <= from->rank ? from->dim[from->rank - i] : 1;
         int64_t step = own == 1 ? 0 : stride;
         stride *= own;
         if (size == 1) continue;
-        if (out[0] && step == last[0] * last[1]) { /* continues the dimension inside it */
-            last[0] *= size;
-            continue;
+        if (n > 1 && step == out[n - 2] * out[n - 1]) { /* continues the dimension inside it */
+            out[n - 2] *= size;
+        } else {
+            out[n++] = size;
+            out[n++] = step;
         }
-        last += 2;
-        last[0] = size;
-        last[1] = step;
-        out[0]++;
     }
-    return 1 + 2 * (int)out[0];
+    out[0] = n / 2;
+    return n;
 }
 
 /* x's dimensions in the order of the axes, innermost first. */

@@ -80,6 +80,11 @@ void ppl__call_free(ad_context *c, ppl_call *call)
     ad__allocate(c, call, 0);
 }
 
+int ppl__call_count(const ppl_call *call)
+{
+    return call->types.n;
+}
+
 /* The i-th of the comma-separated types, as written. */
 static void type_text(const ppl_signature *types, int i, char *out, size_t size)
 {

@@ -105,6 +105,7 @@ bool ppl__glob(const char *pattern, const char *text);
 typedef struct ppl_call ppl_call; /* a prepared signature */
 ppl_call *ppl__call_new(ad_context *c, const ppl_signature *types);
 void ppl__call_free(ad_context *c, ppl_call *call);
+int ppl__call_count(const ppl_call *call); /* of arguments */
 /* Converts n arguments for the next ppl__call; false, with an error naming the argument, when they do not fit. */
 bool ppl__call_arguments(ad_context *c, ppl_call *call, int n, const ppl_arg *args);
 void ppl__call(ppl_call *call, ppl_function f);

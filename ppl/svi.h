@@ -89,14 +89,15 @@ AD_API double svi_evaluate_args(svi *s, int n, const ppl_arg *args);
 typedef bool svi_next(void *user, int64_t step, ppl_arg *args);
 
 typedef struct svi_run_options {
+    int64_t steps;
     ppl_arguments args; /* PPL_VALUES(arguments of the model...): of every step, or where `next` starts from */
     svi_next *next;     /* NULL, or called before every step, numbered from 0 in this run: it may write into the
                            tensors that are arguments, put others in their place, or change anything else */
     void *user;         /* handed to next */
-    double *losses;     /* NULL, or (n): the loss of every step; NAN for those not made */
+    double *losses;     /* NULL, or (steps): the loss of every step; NAN for those not made */
 } svi_run_options;
 
-/* n steps, with the losses of n calls of svi_step to the bit, at little more than the cost of their arithmetic: steps
+/* Many steps, with the losses of as many calls of svi_step to the bit, at little more than the cost of their arithmetic: steps
  * whose arguments are those of the step before, or tensors of the same shapes in their place, run again what was
  * recorded, and the model is not called. So it must record the same again: it is called once more before the second of
  * such steps and after the last, and an operation or number that differs is an error that names it. Numbers that change
@@ -104,7 +105,7 @@ typedef struct svi_run_options {
  * every step.
  * Returns the mean loss of the steps made. At the first error, or loss that is not finite, the run ends: NAN, with
  * everything as after the last good step. */
-AD_API double svi_run_steps(svi *s, int64_t n, svi_run_options options);
+AD_API double svi_run_steps(svi *s, svi_run_options options);
 
 /* What went wrong in the last step, run or evaluation, "" if nothing; valid until the next one. */
 AD_API const char *svi_error(svi *s);
@@ -136,6 +137,6 @@ AD_API int64_t svi_steps(svi *s); /* that moved the parameters */
 #define svi_step(...) (AD_HERE, PPL_CALL_(svi_step_args, __VA_ARGS__))
 #define svi_evaluate(...) (AD_HERE, PPL_CALL_(svi_evaluate_args, __VA_ARGS__))
 /* svi_run(s, 1000, .args = PPL_VALUES(&v, x)), svi_run(s, n, .args = ..., .next = next, .user = loader) */
-#define svi_run(s, n, ...) (AD_HERE, svi_run_steps((s), (n), (svi_run_options){ __VA_ARGS__ }))
+#define svi_run(s, ...) (AD_HERE, svi_run_steps((s), (svi_run_options){ __VA_ARGS__ }))
 #endif
 #endif

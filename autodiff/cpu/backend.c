@@ -72,11 +72,22 @@ static int default_threads(void)
     return n > 0 ? n : (int)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
-static void describe_state(cpu_state *s)
+const blas *cpu_library(cpu_state *s)
 {
-    snprintf(s->description, sizeof s->description, "CPU, %s kernels, %s, %d thread%s", s->kernels->isa,
-             s->has_library ? s->library.description : "own matrix products", cpu_pool_threads(s->pool),
-             cpu_pool_threads(s->pool) == 1 ? "" : "s");
+    const char *why;
+    if (!s->library_sought) s->has_library = blas_open(&s->library, &why) == 0;
+    s->library_sought = true;
+    return s->has_library ? &s->library : NULL;
+}
+
+static const char *describe(void *state)
+{
+    cpu_state *s = state;
+    const blas *library = cpu_library(s);
+    int threads = cpu_pool_threads(s->pool);
+    snprintf(s->description, sizeof s->description, "CPU, %s kernels, own matrix products%s%s, %d thread%s", s->kernels->isa,
+             library ? ", the largest by " : "", library ? library->description : "", threads, threads == 1 ? "" : "s");
+    return s->description;
 }
 
 static void close_state(void *state)
@@ -99,18 +110,13 @@ static void *open_state(ad_context *c, const char *device)
     int bits = c->precision == AD_DOUBLE ? 64 : 32;
     s->kernels = choose_kernels(bits);
     s->gemm = gemm_kernel_best(bits);
-    const char *why;
-    s->has_library = blas_open(&s->library, &why) == 0;
     if (!(s->pool = cpu_pool_new(c, c->threads > 0 ? c->threads : default_threads()))) {
         close_state(s);
         return NULL;
     }
     c->threads = cpu_pool_threads(s->pool);
-    describe_state(s);
     return s;
 }
-
-static const char *describe(void *state) { return ((cpu_state *)state)->description; }
 
 static int set_threads(void *state, int threads)
 {
@@ -129,7 +135,6 @@ static int set_threads(void *state, int threads)
     }
     cpu_pool_free(old);
     s->context->threads = threads;
-    describe_state(s);
     return cpu_pool_threads(pool);
 }
 

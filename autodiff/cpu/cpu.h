@@ -25,7 +25,7 @@ typedef struct cpu_state {
     const cpu_kernels *kernels;
     const gemm_kernel *gemm;
     blas library;
-    bool has_library;
+    bool library_sought, has_library; /* opening costs milliseconds: it waits for a product that needs it */
     cpu_pool *pool;
     char *scratch;         /* one stretch for each thread, for tiles */
     size_t scratch_each;
@@ -118,5 +118,6 @@ cpu_step *cpu_step_new(cpu_program *p, chunk_fn *run, int32_t node);
 int32_t cpu_pointer_new(cpu_program *p, place at); /* -1 after an error */
 void *cpu_detail(cpu_program *p, size_t bytes);    /* cleared memory that lives as long as the program; NULL: error */
 bool cpu_need_scratch(cpu_state *s, size_t each);
+const blas *cpu_library(cpu_state *s); /* NULL where there is none */
 
 #endif

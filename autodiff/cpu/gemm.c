@@ -77,8 +77,13 @@ static size_t packed_limit(const gemm_kernel *kernel)
 void gemm_plan(gemm *g, const gemm_kernel *kernel, const struct blas *blas)
 {
     gemm_plan_blas(g, kernel, NULL);
-    if (g->packed_bytes > packed_limit(kernel))
+    if (gemm_suits_library(g))
         gemm_plan_blas(g, kernel, blas);
+}
+
+bool gemm_suits_library(const gemm *g)
+{
+    return g->packed_bytes > packed_limit(g->kernel);
 }
 
 gemm_block gemm_block_of(const gemm *g, int64_t chunk)

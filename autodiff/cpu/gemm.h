@@ -3,6 +3,7 @@
 #ifndef AUTODIFF_CPU_GEMM_H
 #define AUTODIFF_CPU_GEMM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -66,6 +67,9 @@ const gemm_kernel *gemm_kernel_best(int bits);
 
 /* Fills the second group of *g. With a library (not NULL) the shapes that it does better go to it, by a fixed rule. */
 void gemm_plan(gemm *g, const gemm_kernel *kernel, const struct blas *blas);
+
+/* Whether a product, planned for our own kernels, is one that a library does better. */
+bool gemm_suits_library(const gemm *g);
 
 gemm_block gemm_block_of(const gemm *g, int64_t chunk);
 

@@ -62,7 +62,8 @@ bool cpu_lower_product(cpu_program *p, int32_t node)
     if (!g) return false;
     *g = (gemm){ .transpose_a = (int)a[0], .transpose_b = (int)a[1], .m = a[4], .n = a[5], .k = a[6],
                  .lda = a[0] ? a[4] : a[6], .ldb = a[1] ? a[6] : a[5], .ldc = a[5] };
-    gemm_plan(g, state->gemm, state->has_library ? &state->library : NULL);
+    gemm_plan(g, state->gemm, NULL);
+    if (gemm_suits_library(g)) gemm_plan(g, state->gemm, cpu_library(state));
     int64_t members = a[2] > a[3] ? a[2] : a[3];
     cpu_step *s;
     if (members > 1) {

@@ -266,7 +266,7 @@ static int32_t sigmoid_beside(const tiler *l, int32_t a)
 {
     const plan *p = l->plan;
     const int32_t *member = p->member + l->item->first;
-    if (p->node[member[a]].op != OP_softplus) return -1;
+    if (p->node[member[a]].op != OP_softplus || !(p->context->passes & PASS_PAIR)) return -1;
     int32_t shape, other, from = ad__plan_operand(p, plan_inputs(p, member[a])[0], &shape);
     for (int32_t b = a + 1; b < l->item->count; b++)
         if (p->node[member[b]].op == OP_sigmoid && ad__plan_operand(p, plan_inputs(p, member[b])[0], &other) == from &&
