@@ -50,7 +50,7 @@ static void *open_object(const char *name, char *why, size_t n)
         if (f) fclose(f);
         if (!(object = dlopen(path, RTLD_NOW | RTLD_LOCAL)) && f) {
             const char *error = dlerror();
-            snprintf(why, n, "%s", error ? error : path);
+            snprintf(why, n, "%.1000s", error ? error : path);
         }
     }
     return object;

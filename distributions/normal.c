@@ -3,7 +3,7 @@
 
 static T sample(const dist_object *d, const ad_shape *shape, int draw)
 {
-    return (ad_add)(d->parameter[0], (ad_mul)(d->parameter[1], ad_random_normal(*shape, draw)));
+    return (ad_fma)(d->parameter[1], ad_random_normal(*shape, draw), d->parameter[0]);
 }
 
 static T log_prob(const dist_object *d, T x)

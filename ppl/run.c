@@ -245,6 +245,7 @@ double svi_run_steps(svi *s, svi_run_options o)
     double sum = 0, loss = 0;
     int64_t made = 0;
     c->error_kind = AD_ERROR_NONE;
+    ppl__at(c, o.at_);
     while (made < o.steps && (!o.next || o.next(o.user, made, args)) && isfinite(loss = advance(c, &h, s, n, args))) {
         if (o.losses)
             o.losses[made] = loss;

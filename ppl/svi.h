@@ -95,6 +95,7 @@ typedef struct svi_run_options {
                            tensors that are arguments, put others in their place, or change anything else */
     void *user;         /* handed to next */
     double *losses;     /* NULL, or (steps): the loss of every step; NAN for those not made */
+    ppl_source at_;
 } svi_run_options;
 
 /* Many steps, with the losses of as many calls of svi_step to the bit, at little more than the cost of their arithmetic: steps
@@ -137,6 +138,6 @@ AD_API int64_t svi_steps(svi *s); /* that moved the parameters */
 #define svi_step(...) (AD_HERE, PPL_CALL_(svi_step_args, __VA_ARGS__))
 #define svi_evaluate(...) (AD_HERE, PPL_CALL_(svi_evaluate_args, __VA_ARGS__))
 /* svi_run(s, 1000, .args = PPL_VALUES(&v, x)), svi_run(s, n, .args = ..., .next = next, .user = loader) */
-#define svi_run(s, ...) (AD_HERE, svi_run_steps((s), (svi_run_options){ __VA_ARGS__ }))
+#define svi_run(s, ...) svi_run_steps((s), (svi_run_options){ __VA_ARGS__, .at_ = { __FILE__, __LINE__ } })
 #endif
 #endif

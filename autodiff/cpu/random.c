@@ -126,9 +126,17 @@ static inline void fill(tile_fn *tile, tile_fn *small, const stream *s, real *ou
     }
 }
 
+/* A scalar site's one or two draws, element by element as draw.h defines them. */
+enum { FEW = 2 };
+
 void CPU_NAME(fill_uniform)(real *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw,
                             uint32_t run)
 {
+    if (to - from <= FEW) {
+        for (int64_t i = from; i < to; i++)
+            out[i - from] = draw_uniform(key, site, draw, run, (uint64_t)i);
+        return;
+    }
     const stream s = { key, site, draw, run };
     fill(uniforms, few_uniforms, &s, out, from, to);
 }
@@ -136,6 +144,11 @@ void CPU_NAME(fill_uniform)(real *out, int64_t from, int64_t to, uint64_t key, u
 void CPU_NAME(fill_normal)(real *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw,
                            uint32_t run)
 {
+    if (to - from <= FEW) {
+        for (int64_t i = from; i < to; i++)
+            out[i - from] = draw_normal(key, site, draw, run, (uint64_t)i);
+        return;
+    }
     const stream s = { key, site, draw, run };
     fill(normals, few_normals, &s, out, from, to);
 }

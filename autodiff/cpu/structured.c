@@ -244,7 +244,7 @@ static void run_assign(const void *job, int64_t from, int64_t to, int thread)
 {
     const cpu_step *s = job;
     (void)from, (void)to, (void)thread;
-    if (step_pointer(s, 1) != step_pointer(s, 2)) memcpy(step_pointer(s, 1), step_pointer(s, 2), (size_t)s->size[0]);
+    memcpy(step_pointer(s, 1), step_pointer(s, 2), (size_t)s->size[0]);
 }
 
 /* ---- lowering ------------------------------------------------------------------------------------------------------------------------ */
@@ -398,7 +398,8 @@ bool cpu_lower_node(cpu_program *p, int32_t node)
         if (!(s = cpu_step_new(p, run_arange, node))) return false;
         s->size[0] = size;
         return true;
-    case OP_assign:
+    case OP_assign: /* a value that was placed in its state needs no copy */
+        if (!memcmp(&pl->place[node], &pl->place[ad__plan_source(pl, in[1])], sizeof(place))) return true;
         if (!(s = cpu_step_new(p, run_assign, node))) return false;
         s->size[0] = size * bytes;
         return true;
