@@ -154,6 +154,12 @@ static bool run_small(void *state, int64_t n)
         if (isnan(svi_step(s->first, s->x, s->y))) return false;
     return true;
 }
+/* The same steps as one run, which records only the first ones and the last. */
+static bool run_small_run(void *state, int64_t n)
+{
+    const small *s = state;
+    return !isnan(svi_run(s->first, n, .args = PPL_VALUES(s->x, s->y)));
+}
 
 bool bench_first_step(void)
 {
@@ -332,9 +338,12 @@ void bench_add_models(void)
     add_training();
     add_products();
     for (size_t i = 0; i < sizeof small_models / sizeof *small_models; i++) {
-        bench_row row = { .open = open_small, .close = close_small, .run = run_small, .what = &small_models[i] };
-        snprintf(row.name, sizeof row.name, "%s", small_models[i].name);
-        bench_add(&row);
+        bench_row row = { .open = open_small, .close = close_small, .what = &small_models[i] };
+        for (int run = 0; run < 2; run++) {
+            row.run = run ? run_small_run : run_small;
+            snprintf(row.name, sizeof row.name, "%s%s", run ? "svi_run/" : "", small_models[i].name);
+            bench_add(&row);
+        }
     }
     bench_add(&(bench_row){ .name = "plan_miss", .threads = 1, .plans = 1, .open = open_missing, .close = close_small,
                             .run = run_missing, .tell = tell_nodes, .what = &small_models[0] });

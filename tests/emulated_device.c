@@ -1,0 +1,300 @@
+/* A device without a GPU: memory of the host's, the same sources compiled as C by the machine's compiler, blocks of threads
+ * run one thread after the other, as coroutines where a kernel has barriers. Made into a backend of its own, libtaper_emulated,
+ * with the CUDA backend's code around it; test_gpu.c opens it. $TAPER_EMULATED_KEEP names a folder for the sources. */
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "gpu/gpu.h"
+
+enum { STACK = 1 << 16 };
+
+/* What takes CUDA's words' place in front of a source. */
+static const char prelude[] = "struct geometry { int thread, threads, row; long long block, blocks; } geometry;\n"
+                              "void (*barrier)(void);\n"
+                              "#define DEVICE static inline __attribute__((unused))\n"
+                              "#define KERNEL(name) void name(word *bind, const word *step)\n"
+                              "#define __shared__ static\n"
+                              "#define __syncthreads() barrier()\n"
+                              "#define THREAD geometry.thread\n"
+                              "#define THREADS geometry.threads\n"
+                              "#define BLOCK geometry.block\n"
+                              "#define BLOCKS geometry.blocks\n"
+                              "#define ROW geometry.row\n";
+
+typedef struct geometry {
+    int thread, threads, row;
+    long long block, blocks;
+} geometry;
+typedef void kernel_fn(int64_t *bind, const int64_t *step);
+
+typedef struct emulated {
+    ad_context *context;
+    int real_bits;
+    char *stacks;
+} emulated;
+typedef struct module module;
+typedef struct kernel {
+    struct kernel *next; /* of the module */
+    module *module;
+    kernel_fn *run;
+} kernel;
+struct module {
+    void *object;
+    geometry *geometry;
+    void (**barrier)(void);
+    kernel *kernels;
+};
+
+/* ---- blocks of threads ---------------------------------------------------------------------------------------------- */
+
+static struct {
+    ucontext_t scheduler, thread[GPU_THREADS];
+    bool ended[GPU_THREADS];
+    int current, waiting;
+    kernel_fn *run;
+    int64_t *bind;
+    const int64_t *step;
+} running;
+
+static void wait_for_others(void)
+{
+    running.waiting++;
+    swapcontext(&running.thread[running.current], &running.scheduler);
+}
+static void run_thread(void)
+{
+    running.run(running.bind, running.step);
+    running.ended[running.current] = true;
+}
+static void resume(geometry *g, int thread)
+{
+    g->thread = running.current = thread;
+    swapcontext(&running.scheduler, &running.thread[thread]);
+}
+static void start_thread(emulated *e, geometry *g, int thread)
+{
+    ucontext_t *t = &running.thread[thread];
+    getcontext(t);
+    t->uc_stack.ss_sp = e->stacks + (size_t)thread * STACK;
+    t->uc_stack.ss_size = STACK;
+    t->uc_link = &running.scheduler;
+    running.ended[thread] = false;
+    makecontext(t, run_thread, 0);
+    resume(g, thread);
+}
+
+/* One block; the first thread shows whether there are barriers. */
+static void run_block(emulated *e, geometry *g)
+{
+    running.waiting = 0;
+    start_thread(e, g, 0);
+    bool barriers = running.waiting > 0;
+    for (g->thread = 1; !barriers && g->thread < g->threads; g->thread++) running.run(running.bind, running.step);
+    for (int t = 1; barriers && t < g->threads; t++) start_thread(e, g, t);
+    for (bool any = barriers; any;) {
+        any = false;
+        for (int t = 0; t < g->threads; t++) {
+            if (running.ended[t]) continue;
+            resume(g, t);
+            any = true;
+        }
+    }
+}
+
+static bool launch(void *device, void *kernel_, gpu_grid grid, void *bind, const void *step)
+{
+    const kernel *k = kernel_;
+    geometry *g = k->module->geometry;
+    *k->module->barrier = wait_for_others;
+    running.run = k->run;
+    running.bind = bind;
+    running.step = step;
+    *g = (geometry){ .threads = grid.threads, .blocks = grid.blocks };
+    for (g->row = 0; g->row < grid.rows; g->row++)
+        for (g->block = 0; g->block < grid.blocks; g->block++) run_block(device, g);
+    return true;
+}
+
+/* ---- sources ------------------------------------------------------------------------------------------------------------ */
+
+/* TAPER_EMULATED_KEEP's copy of what was compiled, under the number of the real's bits and a running one. */
+static void keep(const emulated *e, const char *source)
+{
+    static int count;
+    const char *folder = getenv("TAPER_EMULATED_KEEP");
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%d_%d_%ld.cu", folder ? folder : "", e->real_bits, count++, (long)getpid());
+    FILE *f = folder ? fopen(path, "w") : NULL;
+    if (!f) return;
+    fputs(source, f);
+    fclose(f);
+}
+
+static bool build(const emulated *e, const char *source, const char *folder, char *object, size_t n)
+{
+    char path[256], command[1024];
+    snprintf(path, sizeof path, "%s/source.c", folder);
+    snprintf(object, n, "%s/object.so", folder);
+    FILE *f = fopen(path, "w");
+    if (!f) return false;
+    fprintf(f, "%s%s", prelude, source);
+    if (fclose(f)) return false;
+    snprintf(command, sizeof command,
+             "cc -std=gnu11 -O1 -shared -fPIC -ffp-contract=off -fno-math-errno -fno-trapping-math %s -DAD_REAL_BITS=%d -I'%s' "
+             "-o '%s' '%s'",
+             __builtin_cpu_supports("fma") ? "-mfma" : "", e->real_bits, TAPER_ROOT, object, path);
+    bool built = system(command) == 0;
+    remove(path);
+    return built;
+}
+
+static void *compile(void *device, const char *source)
+{
+    const emulated *e = device;
+    char folder[] = "/tmp/taper_emulated_XXXXXX", object[256] = "";
+    module *m = mkdtemp(folder) ? ad__allocate(e->context, NULL, sizeof *m) : NULL;
+    if (!m) return NULL;
+    *m = (module){ .object = NULL };
+    keep(e, source);
+    m->object = build(e, source, folder, object, sizeof object) ? dlopen(object, RTLD_NOW | RTLD_LOCAL) : NULL;
+    remove(object);
+    rmdir(folder);
+    if (m->object) {
+        m->geometry = dlsym(m->object, "geometry");
+        m->barrier = dlsym(m->object, "barrier");
+        return m;
+    }
+    ad__fail(e->context, AD_ERROR_DEVICE, NULL, "a source does not compile as C");
+    ad__allocate(e->context, m, 0);
+    return NULL;
+}
+
+static void *find_kernel(void *device, void *module_, const char *name)
+{
+    const emulated *e = device;
+    module *m = module_;
+    void *symbol = dlsym(m->object, name);
+    kernel *k = symbol ? ad__allocate(e->context, NULL, sizeof *k) : NULL;
+    if (!k) {
+        if (!symbol) ad__fail(e->context, AD_ERROR_DEVICE, NULL, "no kernel %s", name);
+        return NULL;
+    }
+    k->next = m->kernels;
+    k->module = m;
+    m->kernels = k;
+    memcpy(&k->run, &symbol, sizeof symbol);
+    return k;
+}
+
+static void unload(void *device, void *module_)
+{
+    ad_context *c = ((emulated *)device)->context;
+    module *m = module_;
+    for (kernel *k = m->kernels, *next; k; k = next) {
+        next = k->next;
+        ad__allocate(c, k, 0);
+    }
+    dlclose(m->object);
+    ad__allocate(c, m, 0);
+}
+
+/* ---- the rest -------------------------------------------------------------------------------------------------------------- */
+
+static void *memory_new(void *device, size_t bytes)
+{
+    void *memory = NULL;
+    if (!posix_memalign(&memory, 64, bytes)) return memory;
+    ad__fail(((emulated *)device)->context, AD_ERROR_MEMORY, NULL, "out of device memory: %zu bytes asked", bytes);
+    return NULL;
+}
+static void memory_free(void *device, void *memory)
+{
+    (void)device;
+    free(memory);
+}
+static bool clear(void *device, void *memory, size_t bytes)
+{
+    (void)device;
+    memset(memory, 0, bytes);
+    return true;
+}
+static bool copy(void *device, void *to, const void *from, size_t bytes, bool wait)
+{
+    (void)device, (void)wait;
+    memcpy(to, from, bytes);
+    return true;
+}
+/* Every bound input is taken for one of the host's: the way of those is the longer. */
+static bool on_host(void *device, const void *memory)
+{
+    (void)device, (void)memory;
+    return true;
+}
+
+#define MULTIPLY(name, type)                                                                                           \
+    static void name(const gpu_product *g, const type *a, const type *b, type *c)                                      \
+    {                                                                                                                  \
+        for (int64_t q = 0; q < g->members; q++)                                                                       \
+            for (int64_t i = 0; i < g->m; i++)                                                                         \
+                for (int64_t j = 0; j < g->n; j++) {                                                                   \
+                    double sum = 0;                                                                                    \
+                    for (int64_t l = 0; l < g->k; l++)                                                                 \
+                        sum += (double)a[q * g->stride_a + (g->transpose_a ? l * g->m + i : i * g->k + l)] *           \
+                               (double)b[q * g->stride_b + (g->transpose_b ? j * g->k + l : l * g->n + j)];            \
+                    *c++ = (type)sum;                                                                                  \
+                }                                                                                                      \
+    }
+MULTIPLY(multiply_floats, float)
+MULTIPLY(multiply_doubles, double)
+
+static bool multiply(void *device, const gpu_product *g, const void *a, const void *b, void *c)
+{
+    if (((emulated *)device)->real_bits == 64) multiply_doubles(g, a, b, c);
+    else multiply_floats(g, a, b, c);
+    return true;
+}
+
+static const char *describe(void *device)
+{
+    (void)device;
+    return "emulated";
+}
+
+static void close_device(void *device)
+{
+    emulated *e = device;
+    free(e->stacks);
+    ad__allocate(e->context, e, 0);
+}
+
+static void *open_device(ad_context *c, int ordinal, int real_bits)
+{
+    (void)ordinal;
+    emulated *e = ad__allocate(c, NULL, sizeof *e);
+    if (!e) return NULL;
+    *e = (emulated){ .context = c, .real_bits = real_bits, .stacks = malloc((size_t)GPU_THREADS * STACK) };
+    if (e->stacks) return e;
+    close_device(e);
+    return NULL;
+}
+
+const char gpu__device_name[] = "emulated";
+const gpu_device gpu__device = {
+    .open = open_device,
+    .close = close_device,
+    .describe = describe,
+    .memory_new = memory_new,
+    .memory_free = memory_free,
+    .clear = clear,
+    .copy = copy,
+    .on_host = on_host,
+    .compile = compile,
+    .unload = unload,
+    .kernel = find_kernel,
+    .launch = launch,
+    .multiply = multiply,
+};

@@ -1,0 +1,379 @@
+/* The CUDA backend without a GPU: its code over a device that compiles the same sources as C (emulated_device.c) against the
+ * CPU backend, its sources through NVRTC for every architecture, and what the CUDA device says where it cannot be had. */
+#include "tests/test.h"
+
+#include <dlfcn.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "autodiff/backend.h"
+#include "models/vae.h"
+#include "tests/numeric.h"
+
+static ad_context *open_context(const char *device, ad_precision precision)
+{
+    setenv("TAPER_BACKEND_PATH", TAPER_BACKENDS, 1);
+    ad_context *c = ad_context_new(&(ad_options){ .precision = precision, .threads = 1, .device = device });
+    ck_assert_ptr_nonnull(c);
+    ad_context_use(c);
+    ck_assert_msg(ad_ok(), "%s", ad_error());
+    ad_seed(7);
+    return c;
+}
+
+#define NO_ERROR() ck_assert_msg(ad_ok(), "%s", ad_error())
+static const ad_precision precisions[] = { AD_FLOAT, AD_DOUBLE };
+
+/* ---- values: the same recording on both backends ---------------------------------------------------------------------- */
+
+enum { MOST = 1 << 16 };
+typedef struct values {
+    double x[MOST];
+    int n;
+} values;
+
+static void keep(values *v, ad_tensor *x)
+{
+    int64_t n = ad_size(x);
+    ck_assert_int_le(v->n + n, MOST);
+    ck_assert_msg(ad_read(x, v->x + v->n, n), "%s", ad_error());
+    v->n += (int)n;
+}
+
+/* Runs `record` on the CPU and on the emulated device; values agree within `units` of the precision. */
+static void compare(void (*record)(values *), double units)
+{
+    static values want, got;
+    for (int i = 0; i < 2; i++) {
+        want.n = got.n = 0;
+        ad_context *c = open_context("cpu", precisions[i]);
+        record(&want);
+        NO_ERROR();
+        ad_context_free(c);
+        c = open_context("emulated", precisions[i]);
+        ck_assert_str_eq(ad_describe(), "emulated");
+        record(&got);
+        NO_ERROR();
+        ad_context_free(c);
+        ck_assert_int_eq(want.n, got.n);
+        ck_assert_int_gt(want.n, 0);
+        double unit = units * (precisions[i] == AD_FLOAT ? 0x1p-23 : 0x1p-52);
+        for (int k = 0; k < want.n; k++) {
+            double a = want.x[k], b = got.x[k], largest = fmax(1, fabs(a));
+            ck_assert_msg(a == b || (isnan(a) && isnan(b)) || fabs(a - b) <= unit * largest,
+                          "%d bits, value %d: %.17g on the device, %.17g on the CPU", precisions[i] == AD_FLOAT ? 32 : 64, k, b, a);
+        }
+    }
+}
+
+static void record_draws(values *v)
+{
+    ad_scope {
+        ad_tensor *z[] = { ad_random_normal(AD_SHAPE(1001), 0), ad_random_normal(AD_SHAPE(3, 5), 1),
+                           ad_random_uniform(AD_SHAPE(4099), 2), ad_random_uniform(AD_SHAPE(1), 3),
+                           ad_cast_real(ad_random_index(1000, 77, 4)), ad_arange(13) };
+        for (size_t i = 0; i < sizeof z / sizeof *z; i++) keep(v, z[i]);
+    }
+}
+START_TEST(draws_have_the_cpus_bits) { compare(record_draws, 0); }
+END_TEST
+
+typedef struct row {
+    const char *name;
+    int arity;
+    double interval[8];
+    ad_tensor *(*f1)(ad_tensor *);
+    ad_tensor *(*f2)(ad_tensor *, ad_tensor *);
+    ad_tensor *(*f3)(ad_tensor *, ad_tensor *, ad_tensor *);
+    ad_tensor *(*f4)(ad_tensor *, ad_tensor *, ad_tensor *, ad_tensor *);
+} row;
+static const row rows[] = {
+#define AD_OP1(name, formula, ga, ...) { #name, 1, { __VA_ARGS__ }, .f1 = ad_##name },
+#define AD_OP2(name, formula, ga, gb, ...) { #name, 2, { __VA_ARGS__ }, .f2 = ad_##name },
+#define AD_OP3(name, formula, ga, gb, gc, ...) { #name, 3, { __VA_ARGS__ }, .f3 = ad_##name },
+#define AD_OP4(name, formula, ga, gb, gc, gd, ...) { #name, 4, { __VA_ARGS__ }, .f4 = ad_##name },
+#include "autodiff/ops.def"
+};
+
+/* Each row over operands in the order of the loop, broadcast along each axis, and of one element: all in one run, so that
+ * they are fused into chains; then their sum, which reads the others. */
+static void record_elementwise(values *v)
+{
+    enum { A = 7, B = 11, ROWS = sizeof rows / sizeof *rows };
+    uint64_t seed = 1;
+    ad_tensor *inputs[ROWS][4], *y[ROWS], *sum = NULL;
+    const ad_shape shapes[] = { AD_SHAPE(A, B), AD_SHAPE(B), AD_SHAPE(A, 1), AD_SCALAR };
+    ad_scope {
+        for (int r = 0; r < ROWS; r++) {
+            for (int j = 0; j < rows[r].arity; j++) {
+                double x[A * B], low = rows[r].interval[2 * j], high = rows[r].interval[2 * j + 1];
+                for (int k = 0; k < A * B; k++) x[k] = numeric_uniform(&seed, low, high);
+                inputs[r][j] = ad_from_data(x, AD_FROM_DOUBLE, shapes[j]);
+            }
+            ad_tensor **x = inputs[r];
+            y[r] = rows[r].arity == 1   ? rows[r].f1(x[0])
+                   : rows[r].arity == 2 ? rows[r].f2(x[0], x[1])
+                   : rows[r].arity == 3 ? rows[r].f3(x[0], x[1], x[2])
+                                        : rows[r].f4(x[0], x[1], x[2], x[3]);
+            sum = sum ? (ad_add)(sum, y[r]) : y[r];
+        }
+        keep(v, sum);
+        for (int r = 0; r < ROWS; r++) keep(v, y[r]);
+        for (int r = 0; r < ROWS; r++)
+            for (int j = 0; j < rows[r].arity; j++) ad_free(inputs[r][j]);
+    }
+}
+START_TEST(elementwise_chains) { compare(record_elementwise, 64); }
+END_TEST
+
+static ad_tensor *waves(ad_shape shape, double phase)
+{
+    int64_t n = 1;
+    for (int i = 0; i < shape.rank; i++) n *= shape.dim[i];
+    return ad_reshape((ad_sin)((ad_add)(ad_arange(n), ad_number(phase))), shape);
+}
+
+static void record_moves(values *v)
+{
+    static const uint8_t bytes[] = { 0, 1, 128, 255, 7 };
+    static const int64_t whole[] = { 4, 0, 2, 2, -0, 3 };
+    static double borrowed[6] = { 1, 2, 3, 4, 5, 6 };
+    static float narrow[6] = { 1, 2, 3, 4, 5, 6 };
+    ad_tensor *b = ad_from_data(bytes, AD_FROM_BYTE, AD_SHAPE(5)), *index = ad_from_data(whole, AD_FROM_INT64, AD_SHAPE(6));
+    bool wide = ad_precision_of(ad_context_current()) == AD_DOUBLE;
+    ad_tensor *mine = ad_borrow(wide ? (void *)borrowed : (void *)narrow, AD_SHAPE(2, 3));
+    ad_scope {
+        ad_tensor *x = waves(AD_SHAPE(3, 5, 7), 0.5), *narrow_x = waves(AD_SHAPE(3, 2, 7), 1);
+        keep(v, ad_permute(x, (int[]){ 2, 0, 1 }, 3));
+        keep(v, ad_transpose(x, 0, 1));
+        keep(v, ad_expand(waves(AD_SHAPE(5, 1), 2), AD_SHAPE(3, 5, 7)));
+        keep(v, ad_concat((ad_tensor *[]){ x, narrow_x, x }, 3, 1));
+        keep(v, ad_slice(x, 1, 2, 2));
+        keep(v, ad_slice(x, 0, 1, 2));
+        keep(v, ad_pad(narrow_x, 1, 2, 5));
+        keep(v, ad_gather(x, 1, index));
+        keep(v, ad_scatter_add(waves(AD_SHAPE(3, 6, 7), 3), 1, index, 5));
+        keep(v, ad_cast_real(b));
+        keep(v, ad_cast_real(ad_slice(b, 0, 1, 3)));
+        keep(v, ad_cast_real(index));
+        keep(v, (ad_mul)(mine, mine));
+        keep(v, ad_cumsum(x, 1, false));
+        keep(v, ad_cumsum(x, 2, true));
+    }
+    ad_free(b);
+    ad_free(index);
+    ad_free(mine);
+}
+START_TEST(moves_and_indices) { compare(record_moves, 16); }
+END_TEST
+
+/* Short and long rows and columns, long ones by partial results; and weighted totals. */
+static void record_reductions(values *v)
+{
+    static const int64_t sizes[][3] = { { 5, 3, 1 }, { 4, 300, 1 }, { 2, 5000, 1 }, { 1, 20000, 1 }, { 3, 7, 6 }, { 2, 300, 9 },
+                                        { 1, 1000, 40 }, { 6, 1, 4 }, { 300, 2, 1 } };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        ad_scope {
+            const int64_t *s = sizes[i];
+            ad_tensor *x = waves(AD_SHAPE(s[0], s[1], s[2]), 0.1);
+            keep(v, ad_reduce(AD_SUM, x, (int[]){ 1 }, 1, false));
+            keep(v, ad_reduce(AD_MAX, x, (int[]){ 1 }, 1, false));
+            keep(v, ad_reduce(AD_SUM, x, NULL, 0, false));
+            keep(v, ad_weighted_total((ad_tensor *[]){ x, (ad_square)(x), ad_number(3) }, (double[]){ 2, -0.5, 1 }, 3));
+        }
+    }
+}
+START_TEST(reductions_and_totals) { compare(record_reductions, 4096); }
+END_TEST
+
+static void record_products(values *v)
+{
+    ad_scope {
+        for (int ta = 0; ta < 2; ta++)
+            for (int tb = 0; tb < 2; tb++) {
+                ad_tensor *a = waves(ta ? AD_SHAPE(6, 4) : AD_SHAPE(4, 6), 1), *b = waves(tb ? AD_SHAPE(5, 6) : AD_SHAPE(6, 5), 2);
+                ad_tensor *as = waves(ta ? AD_SHAPE(3, 6, 4) : AD_SHAPE(3, 4, 6), 1);
+                ad_tensor *bs = waves(tb ? AD_SHAPE(3, 5, 6) : AD_SHAPE(3, 6, 5), 2);
+                keep(v, ad_matmul_t(a, ta, b, tb));
+                keep(v, ad_matmul_t(as, ta, bs, tb));
+                keep(v, ad_matmul_t(as, ta, b, tb));
+                keep(v, ad_matmul_t(a, ta, bs, tb));
+            }
+    }
+}
+START_TEST(products) { compare(record_products, 256); }
+END_TEST
+
+/* ---- whole steps --------------------------------------------------------------------------------------------------------- */
+
+/* The last minibatch is smaller: a second plan, whose chains are those of the first. */
+static void record_vae(values *v)
+{
+    enum { BATCH = 6, LAST = 4, PIXELS = 20 };
+    static double pixels[BATCH * PIXELS];
+    for (int i = 0; i < BATCH * PIXELS; i++) pixels[i] = 0.5 + 0.5 * sin(i);
+    vae net = { .pixels = PIXELS, .hidden = 8, .z_dim = 3 };
+    ppl_seed(5);
+    ad_tensor *x = ad_from(pixels, AD_SHAPE(BATCH, PIXELS)), *rest = ad_from(pixels, AD_SHAPE(LAST, PIXELS));
+    svi *s = svi_new(vae_model, vae_guide, .args = PPL_ARGS(vae *, ad_tensor *), .optim = optim_adam(.lr = 0.02));
+    for (int step = 0; step < 4; step++) {
+        double loss = svi_step(s, &net, step == 2 ? rest : x);
+        ck_assert_msg(isfinite(loss), "%s", svi_error(s));
+        v->x[v->n++] = loss;
+    }
+    v->x[v->n++] = svi_evaluate(s, &net, x);
+    ck_assert(ppl_param_value("decoder$$$fc21.weight", v->x + v->n, PIXELS * 8));
+    v->n += PIXELS * 8;
+    svi_free(s);
+    ad_free(x);
+    ad_free(rest);
+}
+START_TEST(steps_of_a_vae) { compare(record_vae, 1e4); }
+END_TEST
+
+START_TEST(a_bad_index_is_told)
+{
+    ad_context *c = open_context("emulated", AD_DOUBLE);
+    ad_tensor *index = ad_from_data((int64_t[]){ 1, 9, -4 }, AD_FROM_INT64, AD_SHAPE(3));
+    double y[3];
+    ad_scope {
+        ck_assert(!ad_read(ad_gather(ad_arange(5), 0, index), y, 3));
+        ck_assert_msg(strstr(ad_error(), "index 9 is outside [0, 5)") != NULL, "%s", ad_error());
+    }
+    ad_free(index);
+    ad_context_free(c);
+}
+END_TEST
+
+START_TEST(what_is_not_finite_is_not_assigned)
+{
+    ad_context *c = open_context("emulated", AD_FLOAT);
+    ad_tensor *a = ad_state(AD_SHAPE(3)), *b = ad_state(AD_SHAPE(3));
+    double x[3];
+    ad_scope {
+        ad_assign(a, (ad_add)(a, ad_number(1)));
+        ck_assert(ad_commit());
+    }
+    ad_scope {
+        ad_assign(a, (ad_add)(a, ad_number(1)));
+        ad_assign(b, (ad_log)((ad_sub)(ad_arange(3), ad_number(1))));
+        ck_assert(!ad_commit());
+        ck_assert_int_eq(ad_error_code(), AD_ERROR_NONFINITE);
+    }
+    ad_error_clear();
+    ck_assert(ad_read(a, x, 3));
+    for (int i = 0; i < 3; i++) ck_assert_double_eq(x[i], 1);
+    ad_context_free(c);
+}
+END_TEST
+
+/* The k-th device allocation fails, for every k until none does: an error of memory that says the bytes, nothing lost. */
+START_TEST(every_device_allocation_may_fail)
+{
+    bool passed = false;
+    for (int k = 1; !passed && k < 64; k++) {
+        char text[16];
+        snprintf(text, sizeof text, "%d", k);
+        setenv("TAPER_FAIL_DEVICE_ALLOCATION", text, 1);
+        ad_context *c = open_context("emulated", AD_DOUBLE);
+        double y[3] = { 0 };
+        ad_tensor *x = ad_from_data((double[]){ 1, 2, 3 }, AD_FROM_DOUBLE, AD_SHAPE(3));
+        ad_scope passed = ad_read((ad_square)(x), y, 3) && y[2] == 9;
+        if (!passed) {
+            ck_assert_int_eq(ad_error_code(), AD_ERROR_MEMORY);
+            ck_assert_msg(strstr(ad_error(), " bytes") != NULL, "%s", ad_error());
+            ad_error_clear(); /* the next one works in the same context */
+            ad_free(x);
+            x = ad_from_data((double[]){ 1, 2, 3 }, AD_FROM_DOUBLE, AD_SHAPE(3));
+            ad_scope ck_assert_msg(ad_read((ad_square)(x), y, 3) && y[1] == 4, "%s", ad_error());
+        }
+        ck_assert(k > 1 || !passed);
+        ad_free(x);
+        ad_context_free(c);
+    }
+    unsetenv("TAPER_FAIL_DEVICE_ALLOCATION");
+    ck_assert(passed);
+}
+END_TEST
+
+/* ---- sources and the library ------------------------------------------------------------------------------------------------ */
+
+/* The sources of a VAE's step, of the structured kernels and of all rows, as the emulated device saw them. */
+START_TEST(sources_compile_for_every_architecture)
+{
+    char folder[] = "/tmp/taper_sources_XXXXXX", command[512];
+    if (access(TAPER_COMPILE_SOURCES, X_OK)) {
+        test_skip("built without CUDA: no NVRTC to compile the kernels");
+        return;
+    }
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    setenv("TAPER_EMULATED_KEEP", folder, 1);
+    static values ignored;
+    for (int i = 0; i < 2; i++) {
+        ad_context *c = open_context("emulated", precisions[i]);
+        ignored.n = 0;
+        record_elementwise(&ignored);
+        record_vae(&ignored);
+        NO_ERROR();
+        ad_context_free(c);
+    }
+    unsetenv("TAPER_EMULATED_KEEP");
+    snprintf(command, sizeof command, "'%s' %s/*.cu && rm -r %s", TAPER_COMPILE_SOURCES, folder, folder);
+    ck_assert_msg(system(command) == 0, "see above");
+}
+END_TEST
+
+START_TEST(a_device_that_is_not_there_says_why)
+{
+    static const char *const devices[][2] = { { "abacus", "libtaper_abacus.so is not installed" }, { "CUDA", "no device" },
+                                              { "cuda:x", "cuda" },                              { "cuda:999", "cuda" } };
+    for (size_t i = 0; i < sizeof devices / sizeof *devices; i++) {
+        ad_context *c = ad_context_new(&(ad_options){ .device = devices[i][0] });
+        ad_context_use(c);
+        ck_assert_int_eq(ad_error_code(), AD_ERROR_DEVICE);
+        ck_assert_msg(strstr(ad_error(), devices[i][1]) && strstr(ad_error(), "hint"), "%s", ad_error());
+        ad_context_free(c);
+    }
+    ad_context *c = ad_context_new(&(ad_options){ .device = "auto" });
+    ad_context_use(c);
+    NO_ERROR();
+    ad_context_free(c);
+}
+END_TEST
+
+START_TEST(the_library_needs_no_cuda)
+{
+    char line[512];
+    FILE *f = popen("ldd '" TAPER_LIBRARY "'", "r");
+    ck_assert_ptr_nonnull(f);
+    int lines = 0;
+    for (; fgets(line, sizeof line, f); lines++)
+        ck_assert_msg(!strstr(line, "cuda") && !strstr(line, "cublas") && !strstr(line, "nvrtc"), "%s", line);
+    pclose(f);
+    ck_assert_int_gt(lines, 0);
+}
+END_TEST
+
+Suite *suite_gpu(void)
+{
+    Suite *s = suite_create("gpu");
+    TCase *t = tcase_create("gpu");
+    tcase_set_timeout(t, 240);
+    tcase_add_test(t, draws_have_the_cpus_bits);
+    tcase_add_test(t, elementwise_chains);
+    tcase_add_test(t, moves_and_indices);
+    tcase_add_test(t, reductions_and_totals);
+    tcase_add_test(t, products);
+    tcase_add_test(t, steps_of_a_vae);
+    tcase_add_test(t, a_bad_index_is_told);
+    tcase_add_test(t, what_is_not_finite_is_not_assigned);
+    tcase_add_test(t, every_device_allocation_may_fail);
+    tcase_add_test(t, sources_compile_for_every_architecture);
+    tcase_add_test(t, a_device_that_is_not_there_says_why);
+    tcase_add_test(t, the_library_needs_no_cuda);
+    suite_add_tcase(s, t);
+    return s;
+}
