@@ -135,7 +135,7 @@ static inline void numeric_check_gradient(const char *name, numeric_program *f, 
                                           double *const *data, int n)
 {
     ad_tensor *x[NUMERIC_OPERANDS], *d[NUMERIC_OPERANDS];
-    double *got[NUMERIC_OPERANDS];
+    double *got[NUMERIC_OPERANDS] = { NULL };
     for (int i = 0; i < n; i++) x[i] = ad_from(data[i], shapes[i]);
     ad_scope {
         ad_gradient(numeric_loss(f, x, what), x, n, d);

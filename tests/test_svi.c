@@ -138,109 +138,6 @@ static void gradient(svi *s, ad_tensor *x, double loc, double scale, double *out
     out[1] = log(scale) - log(parameter("scale"));
 }
 
-/* -ELBO = KL(q || prior) + sum_i E (x_i - z)^2 / 2 + ..., so its gradients are known. */
-static void exact_gradient(double loc, double scale, double *out)
-{
-    double sum = 0;
-    for (int i = 0; i < N; i++)
-        sum += data[i];
-    out[0] = (N + 1) * loc - sum;
-    out[1] = (N + 1) * scale * scale - 1;
-}
-
-static void unbiased_for(void (*model)(ad_tensor *), void (*guide)(ad_tensor *), struct elbo e, int draws,
-                         const double *exact)
-{
-    ad_tensor *x = ad_from(data, AD_SHAPE(N));
-    double g[2], mean[2] = { 0 }, square[2] = { 0 };
-    svi *s = svi_new(model, guide, .args = PPL_ARGS(ad_tensor *), .optim = optim_sgd(.lr = 1), .elbo = e);
-    svi_step(s, x);
-    for (int i = 0; i < draws; i++) {
-        gradient(s, x, 0.4, 0.6, g);
-        for (int k = 0; k < 2; k++)
-            mean[k] += g[k] / draws, square[k] += g[k] * g[k] / draws;
-    }
-    for (int k = 0; k < 2; k++) {
-        double sd = sqrt((square[k] - mean[k] * mean[k]) / draws) + 1e-12;
-        ck_assert_msg(fabs(mean[k] - exact[k]) < 5 * sd, "gradient %d: %g, exactly %g, sd %g", k, mean[k], exact[k],
-                      sd);
-    }
-    svi_free(s);
-}
-static void unbiased(void (*guide)(ad_tensor *), struct elbo e, int draws)
-{
-    double exact[2];
-    exact_gradient(0.4, 0.6, exact);
-    unbiased_for(conjugate_model, guide, e, draws, exact);
-}
-START_TEST(gradients_are_unbiased)
-{
-    unbiased(conjugate_guide, elbo_trace(), 20000);
-    unbiased(conjugate_guide, elbo_mean_field(), 20000);
-    unbiased(conjugate_guide, elbo_trace(.particles = 4), 5000);
-    unbiased(conjugate_guide, elbo_trace(.particles = 4, .vectorize = true), 5000);
-    unbiased(score_guide, elbo_trace(), 20000);
-    unbiased(score_guide, elbo_trace(.particles = 4), 5000);
-    unbiased(score_guide, elbo_trace(.particles = 4, .vectorize = true), 5000);
-}
-END_TEST
-
-/* The same gradients from subsampled data. */
-static void subsampled_model(ad_tensor *x)
-{
-    ad_tensor *z = ppl_sample("z", dist_normal(0, 1));
-    ppl_plate ("data", N, .subsample_size = 3)
-        ppl_sample("obs", dist_normal(z, 1), .obs = ppl_subsample(x, 0));
-}
-
-/* z_i ~ N(0, 1), x_i ~ N(z_i, 1) for each datum, one q for all: costs of other members must not reach a member's score.
- * keep[i] = 0 masks a member away, weight counts all of it so often. */
-static double keep[N] = { 1, 0, 1, 1, 0, 1, 1, 1 };
-enum { WEIGHT = 3 };
-static ad_tensor *keep_tensor;
-static void local_model(ad_tensor *x)
-{
-    ppl_with (ppl_scale(WEIGHT))
-        ppl_plate ("data", N)
-            ppl_with (ppl_mask(keep_tensor))
-                ppl_sample("obs", dist_normal(ppl_sample("z", dist_normal(0, 1)), 1),
-                           .obs = ad_where(keep_tensor, x, ad_constant(NAN)));
-}
-static void local_guide(ad_tensor *x, bool pathwise)
-{
-    (void)x;
-    ppl_with (ppl_scale(WEIGHT))
-        ppl_plate ("data", N)
-            ppl_with (ppl_mask(keep_tensor))
-                ppl_sample("z", dist_set_rsample(q(), pathwise));
-}
-static void local_pathwise_guide(ad_tensor *x)
-{
-    local_guide(x, true);
-}
-static void local_score_guide(ad_tensor *x)
-{
-    local_guide(x, false);
-}
-
-START_TEST(gradients_with_plates_are_unbiased)
-{
-    double exact[2];
-    exact_gradient(0.4, 0.6, exact);
-    unbiased_for(subsampled_model, conjugate_guide, elbo_trace(), 20000, exact);
-    unbiased_for(subsampled_model, score_guide, elbo_trace(), 20000, exact);
-    unbiased_for(subsampled_model, conjugate_guide, elbo_mean_field(), 20000, exact);
-    exact[0] = exact[1] = 0;
-    keep_tensor = ad_from(keep, AD_SHAPE(N));
-    for (int i = 0; i < N; i++)
-        exact[0] += WEIGHT * keep[i] * (2 * 0.4 - data[i]), exact[1] += WEIGHT * keep[i] * (2 * 0.36 - 1);
-    unbiased_for(local_model, local_pathwise_guide, elbo_trace(), 10000, exact);
-    unbiased_for(local_model, local_score_guide, elbo_trace(), 20000, exact);
-    unbiased_for(local_model, local_pathwise_guide, elbo_mean_field(), 10000, exact);
-    unbiased_for(local_model, local_score_guide, elbo_trace(.particles = 3, .vectorize = true), 5000, exact);
-}
-END_TEST
-
 /* One draw z: pathwise d(-ELBO)/d loc and the score function's -(ELBO) d log q, by hand. */
 START_TEST(single_draw_formulas)
 {
@@ -276,7 +173,7 @@ START_TEST(single_draw_formulas)
             if (off < best)
                 best = off, z = root;
         }
-        ck_assert_msg(best < 1e-9, "%s: off by %g (z %g)", score ? "score" : "pathwise", best, z);
+        ck_assert_msg(best < 1e-10, "%s: off by %g (z %g)", score ? "score" : "pathwise", best, z);
         svi_free(s);
     }
 }
@@ -566,8 +463,6 @@ Suite *suite_svi(void)
     tcase_add_test(t, pathwise_recovers_the_posterior);
     tcase_add_test(t, score_function_recovers_the_posterior);
     tcase_add_test(t, mean_field_recovers_the_posterior);
-    tcase_add_test(t, gradients_are_unbiased);
-    tcase_add_test(t, gradients_with_plates_are_unbiased);
     tcase_add_test(t, single_draw_formulas);
     tcase_add_test(t, evaluation_is_the_loss_of_a_step);
     tcase_add_test(t, the_seed_decides);

@@ -177,7 +177,7 @@ START_TEST(test_error_kinds)
     ad_error_clear();
     ad_context *bad = ad_context_new(&(ad_options){ .device = "abacus" });
     ad_context_use(bad);
-    expect(AD_ERROR_DEVICE, "no device \"abacus\"");
+    expect(AD_ERROR_DEVICE, "device \"abacus\"");
     ad_context_use(context);
     ad_context_free(bad);
 }
