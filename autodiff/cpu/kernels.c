@@ -134,8 +134,15 @@ static void max_rows(int64_t rows, int64_t n, const void *x_, void *out_)
     real *out = out_;
     for (int64_t r = 0; r < rows; r++) {
         const real *x = (const real *)x_ + r * n;
-        real most = x[0];
-        for (int64_t i = 1; i < n; i++) most = real_max(most, x[i]);
+        real lane[LANES], most = x[0];
+        int64_t i = 0;
+        if (n >= LANES) {
+            for (int j = 0; j < LANES; j++) lane[j] = x[j];
+            for (i = LANES; i + LANES <= n; i += LANES)
+                for (int j = 0; j < LANES; j++) lane[j] = real_max(lane[j], x[i + j]);
+            for (int j = 0; j < LANES; j++) most = real_max(most, lane[j]);
+        }
+        for (; i < n; i++) most = real_max(most, x[i]);
         out[r] = most;
     }
 }
