@@ -1,5 +1,6 @@
 /* Trains a variational autoencoder on MNIST and paints what it has learnt. Run by the launcher of the same name, which
- * builds it; --help tells the options. Exit status: 0, 64 for a wrong command line, 1 for any other failure. */
+ * builds it; --help tells the options. Exit status: 0, 64 for a wrong command line, 2 for a device that cannot be had, 1 for
+ * any other failure. */
 #include "models/loader.h"
 #include "models/mnist.h"
 #include "models/picture.h"
@@ -31,6 +32,8 @@
 #define TEXTS(X)                                                                                                       \
     X(data, 'd', "data", "DIR",                                                                                        \
       "folder of MNIST's four files (default: $TAPER_DATA, the cache, a download, or else drawn digits)")              \
+    X(device, 'D', "device", "NAME",                                                                                   \
+      "where to compute: cpu, cuda, cuda:1, or auto: CUDA where it can be had (default: $TAPER_DEVICE, else cpu)")    \
     X(out, 'o', "out", "DIR", "folder for the pictures (default: vae_mnist.out)")                                      \
     X(log, 'l', "log", "FILE", "write one JSON object per epoch to FILE (default: none)")
 
@@ -100,6 +103,8 @@ static const struct argp command = {
     .doc = "Trains a variational autoencoder on MNIST, tells its losses (-ELBO in nats per image) after every epoch, and "
            "writes pictures.",
 };
+
+enum { DEVICE_FAILURE = 2 }; /* exit status */
 
 /* ---- failing, told once ------------------------------------------------------------------------------------------ */
 
@@ -290,6 +295,12 @@ int main(int argc, char **argv)
     };
     argp_parse(&command, argc, argv, 0, NULL, &o);
 
+    ad_context_use(ad_context_new(&(ad_options){ .device = o.device }));
+    if (!ad_ok()) {
+        failed(o.device ? o.device : "the device", ad_error(), NULL);
+        ad_context_free(NULL);
+        return DEVICE_FAILURE;
+    }
     mnist data;
     char why[1024];
     if (mnist_open(&data, &(mnist_options){ .folder = o.data }, why, sizeof why))

@@ -216,9 +216,10 @@ static plate *open_plate(ad_context *c, ppl_state *st, ppl_plate_args *a, bool s
                   .sequential = sequential };
     if (!sequential && !(p->frame.dim = free_dim(c, st, a)))
         return NULL;
-    if (before)
+    if (before) {
         p->index = before->index;
-    else if (a->subsample || a->subsample_size)
+        p->member = before->member;
+    } else if (a->subsample || a->subsample_size)
         p->index = members(c, st, id, a, batch);
     if (!ad__ok(c))
         return NULL;
@@ -321,6 +322,18 @@ void ppl_plate_leave(ppl_plate_scope *s)
         st->by_dim[-1 - p->frame.dim] = NULL;
 }
 
+/* The drawn members of a sequential plate: one run for all of them. */
+static bool read_members(ad_context *c, plate *p)
+{
+    if (p->member || !p->index)
+        return true;
+    int64_t *member = ad__step_bytes(c, (size_t)p->frame.size * sizeof *member);
+    if (!member || !ad_read_data(p->index, member, AD_FROM_INT64, p->frame.size))
+        return false;
+    p->member = member;
+    return true;
+}
+
 /* The members are 0, 1, ..., or the subsampled ones; each iteration has a frame of its own. */
 bool ppl_each_next(ppl_plate_scope *s, int64_t *i)
 {
@@ -329,7 +342,7 @@ bool ppl_each_next(ppl_plate_scope *s, int64_t *i)
         return false;
     if (s->next == 0)
         enter(s);
-    if (!s->plate || s->next >= p->frame.size)
+    if (!s->plate || s->next >= p->frame.size || !read_members(s->context, p))
         return false;
     if (s->next > 0) {
         plate *again = ad__step_bytes(s->context, sizeof *again);
@@ -339,8 +352,7 @@ bool ppl_each_next(ppl_plate_scope *s, int64_t *i)
         again->frame.counter = s->next;
         s->handler.user = again;
     }
-    *i = s->next++;
-    if (p->index)
-        *i = (int64_t)ad_item(ad_slice(p->index, 0, *i, 1));
-    return ad__ok(s->context);
+    *i = p->member ? p->member[s->next] : s->next;
+    s->next++;
+    return true;
 }

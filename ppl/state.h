@@ -39,6 +39,7 @@ typedef struct plate {
     int32_t id;
     double scale;
     ad_tensor *index; /* NULL: all members */
+    int64_t *member;  /* of a sequential plate: the index, read */
     bool sequential, open;
     error_frame where;
 } plate;

@@ -152,6 +152,18 @@ START_TEST(sequential_plates)
         ck_assert_int_eq(seen, 5);
         fine();
     }
+    ad_scope {
+        bool met[50] = { false };
+        ad_counters before = ad_count();
+        for (int round = 0; round < 2; round++)
+            ppl_each (i, "some", 50, .subsample_size = 20) {
+                ck_assert(met[i] == (round == 1)); /* no member twice; the same ones when the plate comes back */
+                met[i] = true;
+            }
+        ad_counters since = ad_count();
+        fine();
+        ck_assert_uint_eq(since.hits + since.misses, before.hits + before.misses + 1); /* read in one run */
+    }
 }
 END_TEST
 
