@@ -36,7 +36,7 @@ static node_id gather(ad_context *c, node_id x, int at, node_id index)
     return indexed(c, OP_gather, x, index, at, s->dim[at], &to);
 }
 
-ad_tensor *ad_gather(ad_tensor *x, int axis, ad_tensor *index)
+ad_tensor *(ad_gather)(ad_tensor *x, int axis, ad_tensor *index)
 {
     ad_context *c = ad__open_context();
     node_id in[2];
@@ -62,7 +62,7 @@ static node_id scatter_add(ad_context *c, node_id x, int at, node_id index, int6
     return indexed(c, OP_scatter_add, x, index, at, size, &to);
 }
 
-ad_tensor *ad_scatter_add(ad_tensor *x, int axis, ad_tensor *index, int64_t size)
+ad_tensor *(ad_scatter_add)(ad_tensor *x, int axis, ad_tensor *index, int64_t size)
 {
     ad_context *c = ad__open_context();
     node_id in[2];

@@ -165,7 +165,7 @@ bool ad__gradient(ad_context *c, node_id y, const node_id *x, int n, node_id *ou
     return ad__ok(c);
 }
 
-void ad_gradient(ad_tensor *y, ad_tensor *const *x, int n, ad_tensor **out)
+void (ad_gradient)(ad_tensor *y, ad_tensor *const *x, int n, ad_tensor **out)
 {
     ad_context *c = ad__open_context();
     for (int i = 0; i < n; i++) out[i] = AD_NIL;

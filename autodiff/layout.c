@@ -22,7 +22,7 @@ static int64_t extent(const ad_shape *s, int from, int to)
 
 /* ---- casts and the end of gradients -------------------------------------------------------------------------------- */
 
-ad_tensor *ad_cast_real(ad_tensor *x)
+ad_tensor *(ad_cast_real)(ad_tensor *x)
 {
     ad_context *c = ad__open_context();
     node_id id = c ? ad__node(c, x, "ad_cast_real's operand") : -1;
@@ -54,7 +54,7 @@ node_id ad__reshape_to(ad_context *c, node_id x, int32_t shape)
     return ad__append(c, OP_reshape, n->dtype, shape, &x, 1, NULL, 0, -1);
 }
 
-ad_tensor *ad_reshape(ad_tensor *x, ad_shape shape)
+ad_tensor *(ad_reshape)(ad_tensor *x, ad_shape shape)
 {
     ad_context *c = ad__open_context();
     node_id id = c ? ad__node(c, x, "ad_reshape's operand") : -1;
@@ -83,7 +83,7 @@ void ad__gradient_reshape(ad_context *c, node_id y, node_id g, const bool *want,
     d[0] = ad__reshape_to(c, g, c->tape->node[ad__inputs(c->tape, y)[0]].shape);
 }
 
-ad_tensor *ad_unsqueeze(ad_tensor *x, int axis)
+ad_tensor *(ad_unsqueeze)(ad_tensor *x, int axis)
 {
     ad_shape s = ad_shape_of(x);
     int at = axis < 0 ? axis + s.rank + 1 : axis;
@@ -97,7 +97,7 @@ ad_tensor *ad_unsqueeze(ad_tensor *x, int axis)
     return ad_reshape(x, s);
 }
 
-ad_tensor *ad_squeeze(ad_tensor *x, int axis)
+ad_tensor *(ad_squeeze)(ad_tensor *x, int axis)
 {
     ad_context *c = ad__open_context();
     ad_shape s = ad_shape_of(x);
@@ -130,7 +130,7 @@ node_id ad__expand_to(ad_context *c, node_id x, int32_t shape)
     return ad__append(c, OP_expand, n->dtype, shape, &x, 1, NULL, 0, -1);
 }
 
-ad_tensor *ad_expand(ad_tensor *x, ad_shape shape)
+ad_tensor *(ad_expand)(ad_tensor *x, ad_shape shape)
 {
     ad_context *c = ad__open_context();
     node_id id = c ? ad__node(c, x, "ad_expand's operand") : -1;
@@ -157,7 +157,7 @@ static node_id permute(ad_context *c, node_id x, const int64_t *axes)
     return moved ? ad__append(c, OP_permute, c->tape->node[x].dtype, ad__shape(c, &to), &x, 1, axes, rank, -1) : x;
 }
 
-ad_tensor *ad_permute(ad_tensor *x, const int *axes, int n_axes)
+ad_tensor *(ad_permute)(ad_tensor *x, const int *axes, int n_axes)
 {
     ad_context *c = ad__open_context();
     node_id id = c ? ad__node(c, x, "ad_permute's operand") : -1;
@@ -178,7 +178,7 @@ ad_tensor *ad_permute(ad_tensor *x, const int *axes, int n_axes)
     return ad__handle(c, permute(c, id, order));
 }
 
-ad_tensor *ad_transpose(ad_tensor *x, int axis_a, int axis_b)
+ad_tensor *(ad_transpose)(ad_tensor *x, int axis_a, int axis_b)
 {
     ad_context *c = ad__open_context();
     ad_shape s = ad_shape_of(x);
@@ -208,7 +208,7 @@ static node_id cut(ad_context *c, int op, node_id x, int axis, int64_t start, in
     return ad__append(c, op, c->tape->node[x].dtype, ad__shape(c, &s), &x, 1, attrs, 6, slot);
 }
 
-ad_tensor *ad_slice(ad_tensor *x, int axis, int64_t start, int64_t length)
+ad_tensor *(ad_slice)(ad_tensor *x, int axis, int64_t start, int64_t length)
 {
     ad_context *c = ad__open_context();
     node_id id = c ? ad__node(c, x, "ad_slice's operand") : -1;
@@ -225,7 +225,7 @@ ad_tensor *ad_slice(ad_tensor *x, int axis, int64_t start, int64_t length)
     return ad__handle(c, cut(c, OP_slice, id, at, start, slot, length, size));
 }
 
-ad_tensor *ad_pad(ad_tensor *x, int axis, int64_t start, int64_t size)
+ad_tensor *(ad_pad)(ad_tensor *x, int axis, int64_t start, int64_t size)
 {
     ad_context *c = ad__open_context();
     node_id id = c ? ad__node(c, x, "ad_pad's operand") : -1;
@@ -259,7 +259,7 @@ void ad__gradient_pad(ad_context *c, node_id y, node_id g, const bool *want, nod
 
 /* ---- concat ---------------------------------------------------------------------------------------------------------------------- */
 
-ad_tensor *ad_concat(ad_tensor *const *parts, int n, int axis)
+ad_tensor *(ad_concat)(ad_tensor *const *parts, int n, int axis)
 {
     ad_context *c = ad__open_context();
     if (!c) return AD_NIL;
@@ -302,7 +302,7 @@ void ad__gradient_concat(ad_context *c, node_id y, node_id g, const bool *want, 
     }
 }
 
-ad_tensor *ad_stack(ad_tensor *const *parts, int n, int axis)
+ad_tensor *(ad_stack)(ad_tensor *const *parts, int n, int axis)
 {
     ad_context *c = ad__open_context();
     ad_tensor **raised = c && n > 0 ? ad__step_bytes(c, (size_t)n * sizeof *raised) : NULL;

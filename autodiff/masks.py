@@ -10,7 +10,11 @@ HEAD = """/* Generated from ops.def by masks.py: macros over the functions of ad
 
 static inline ad_tensor *ad_operand_tensor(ad_tensor *x) { return x; }
 #define AD_OPERAND(x) _Generic((x), ad_tensor *: ad_operand_tensor, default: ad_number)(x)
+#ifdef AD_INSIDE /* the library itself: an error names the user's line, not ours */
+#define AD_HERE ((void)0)
+#else
 #define AD_HERE (ad_at)(__FILE__, __LINE__)
+#endif
 #define AD_MASK1(f, x) \\
     __extension__({ __auto_type ad_x_ = (x); AD_HERE; (f)(AD_OPERAND(ad_x_)); })
 #define AD_MASK2(f, a, b) \\
@@ -48,6 +52,11 @@ static inline ad_tensor *ad_operand_tensor(ad_tensor *x) { return x; }
 #define ad_max_over(...) AD_REDUCE(AD_MAX, __VA_ARGS__)
 #define ad_logsumexp(...) AD_REDUCE(AD_LOGSUMEXP, __VA_ARGS__)
 """
+# Functions whose arguments are taken as they are: their masks only say where the call stands.
+PLAIN = """arange assign borrow cast_real commit concat cumsum dim expand full_shape gather gradient item linear matmul_t pad
+permute random_index random_normal random_uniform reshape scatter_add slice squeeze stack state sum_to transpose unsqueeze
+weighted_total""".split()
+
 
 def main(ops, out):
     text = re.sub(r"/\*.*?\*/", "", open(ops).read(), flags=re.S)
@@ -56,6 +65,8 @@ def main(ops, out):
     for arity, name in rows:
         args = "x" if arity == "1" else ", ".join("abcd"[: int(arity)])
         lines.append(f"#define ad_{name}({args}) AD_MASK{arity}(ad_{name}, {args})")
+    lines += [f"#define ad_{name}(...) (AD_HERE, (ad_{name})(__VA_ARGS__))" for name in PLAIN if name != "commit"]
+    lines.append("#define ad_commit() (AD_HERE, (ad_commit)())")
     lines.append("\n#endif")
     open(out, "w").write("\n".join(lines) + "\n")
 

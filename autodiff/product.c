@@ -59,7 +59,7 @@ node_id ad__matmul(ad_context *c, node_id a, bool ta, node_id b, bool tb)
     return a < 0 || b < 0 ? -1 : product(c, a, ta, b, tb);
 }
 
-ad_tensor *ad_matmul_t(ad_tensor *a, bool ta, ad_tensor *b, bool tb)
+ad_tensor *(ad_matmul_t)(ad_tensor *a, bool ta, ad_tensor *b, bool tb)
 {
     ad_context *c = ad__open_context();
     node_id x = c ? ad__node(c, ad_cast_real(a), "ad_matmul's first operand") : -1;
@@ -86,7 +86,7 @@ ad_tensor *ad_matmul_t(ad_tensor *a, bool ta, ad_tensor *b, bool tb)
 }
 ad_tensor *(ad_matmul)(ad_tensor * a, ad_tensor * b) { return ad_matmul_t(a, false, b, false); }
 
-ad_tensor *ad_linear(ad_tensor *x, ad_tensor *weight, ad_tensor *bias)
+ad_tensor *(ad_linear)(ad_tensor *x, ad_tensor *weight, ad_tensor *bias)
 {
     ad_tensor *y = ad_matmul_t(x, false, weight, true);
     return bias ? (ad_add)(y, bias) : y;

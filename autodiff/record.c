@@ -188,7 +188,7 @@ ad_tensor *ad_constant(double value)
     return c ? ad__handle(c, ad__constant(c, value)) : AD_NIL;
 }
 
-ad_tensor *ad_full_shape(ad_shape shape, double value)
+ad_tensor *(ad_full_shape)(ad_shape shape, double value)
 {
     ad_context *c = ad__open_context();
     if (!c) return AD_NIL;
@@ -196,7 +196,7 @@ ad_tensor *ad_full_shape(ad_shape shape, double value)
     return x < 0 ? AD_NIL : ad__handle(c, ad__expand_to(c, x, ad__shape(c, &shape)));
 }
 
-ad_tensor *ad_arange(int64_t n)
+ad_tensor *(ad_arange)(int64_t n)
 {
     ad_context *c = ad__open_context();
     if (!c) return AD_NIL;
@@ -222,9 +222,9 @@ static ad_tensor *draw(int op, int dtype, const ad_shape *shape, int ordinal, in
     return ad__handle(c, ad__append(c, op, dtype, ad__shape(c, shape), NULL, 0, attrs, 3, -1));
 }
 
-ad_tensor *ad_random_normal(ad_shape shape, int ordinal) { return draw(OP_random_normal, AD_REAL, &shape, ordinal, 0); }
-ad_tensor *ad_random_uniform(ad_shape shape, int ordinal) { return draw(OP_random_uniform, AD_REAL, &shape, ordinal, 0); }
-ad_tensor *ad_random_index(int64_t n, int64_t k, int ordinal)
+ad_tensor *(ad_random_normal)(ad_shape shape, int ordinal) { return draw(OP_random_normal, AD_REAL, &shape, ordinal, 0); }
+ad_tensor *(ad_random_uniform)(ad_shape shape, int ordinal) { return draw(OP_random_uniform, AD_REAL, &shape, ordinal, 0); }
+ad_tensor *(ad_random_index)(int64_t n, int64_t k, int ordinal)
 {
     ad_context *c = ad__current();
     if (c && (k < 0 || k > n)) {

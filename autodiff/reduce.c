@@ -97,7 +97,7 @@ node_id ad__sum_to(ad_context *c, node_id x, int32_t shape)
     return ad__reshape_to(c, reduce_mask(c, OP_reduce_sum, x, axes, false), shape);
 }
 
-ad_tensor *ad_sum_to(ad_tensor *x, ad_shape shape)
+ad_tensor *(ad_sum_to)(ad_tensor *x, ad_shape shape)
 {
     ad_context *c = ad__open_context();
     node_id id = c ? ad__node(c, x, "ad_sum_to's operand") : -1;
@@ -142,7 +142,7 @@ static node_id cumsum(ad_context *c, node_id x, const int64_t *attrs)
     return x < 0 ? -1 : ad__append(c, OP_cumsum, AD_REAL, c->tape->node[x].shape, &x, 1, attrs, 4, -1);
 }
 
-ad_tensor *ad_cumsum(ad_tensor *x, int axis, bool reverse)
+ad_tensor *(ad_cumsum)(ad_tensor *x, int axis, bool reverse)
 {
     ad_context *c = ad__open_context();
     node_id id = c ? ad__node(c, ad_cast_real(x), "ad_cumsum's operand") : -1;

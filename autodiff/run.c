@@ -276,7 +276,7 @@ bool ad_read_data(ad_tensor *x, void *out, ad_source type, int64_t n)
     return false;
 }
 
-double ad_item(ad_tensor *x)
+double (ad_item)(ad_tensor *x)
 {
     double value;
     return ad_read_data(x, &value, AD_FROM_DOUBLE, 1) ? value : NAN;
@@ -284,7 +284,7 @@ double ad_item(ad_tensor *x)
 
 /* ---- totals and assignments --------------------------------------------------------------------------------------------------------- */
 
-ad_tensor *ad_weighted_total(ad_tensor *const *x, const double *weight, int n)
+ad_tensor *(ad_weighted_total)(ad_tensor *const *x, const double *weight, int n)
 {
     ad_context *c = ad__open_context();
     node_id *in = c ? ad__step_bytes(c, (size_t)(2 * n + 1) * sizeof *in) : NULL;
@@ -306,7 +306,7 @@ void ad__gradient_weighted_total(ad_context *c, node_id y, node_id g, const bool
     }
 }
 
-void ad_assign(ad_tensor *state, ad_tensor *value)
+void (ad_assign)(ad_tensor *state, ad_tensor *value)
 {
     ad_context *c = ad__open_context();
     if (!c) return;
@@ -350,7 +350,7 @@ static bool guard_values(ad_context *c, void *user)
     return ad__ok(c);
 }
 
-bool ad_commit(void)
+bool (ad_commit)(void)
 {
     ad_context *c = ad__open_context();
     bool finite = true;

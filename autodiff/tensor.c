@@ -98,14 +98,14 @@ ad_tensor *ad_from_data(const void *data, ad_source source, ad_shape shape)
     return x;
 }
 
-ad_tensor *ad_borrow(void *data, ad_shape shape)
+ad_tensor *(ad_borrow)(void *data, ad_shape shape)
 {
     if (data) return make(TENSOR_BORROWED, AD_REAL, &shape, data);
     ad_fail(AD_ERROR_ARGUMENT, NULL, "ad_borrow: data is NULL");
     return AD_NIL;
 }
 
-ad_tensor *ad_state(ad_shape shape) { return make(TENSOR_STATE, AD_REAL, &shape, NULL); }
+ad_tensor *(ad_state)(ad_shape shape) { return make(TENSOR_STATE, AD_REAL, &shape, NULL); }
 
 void ad_free(ad_tensor *persistent)
 {
@@ -265,7 +265,7 @@ ad_dtype ad_dtype_of(ad_tensor *x)
     int dtype;
     return look(x, &shape, &dtype) ? (ad_dtype)dtype : AD_REAL;
 }
-int64_t ad_dim(ad_tensor *x, int axis)
+int64_t (ad_dim)(ad_tensor *x, int axis)
 {
     int32_t shape;
     int dtype;

@@ -165,10 +165,9 @@ static bool number_fits(ad_context *c, const dist_class *of, int i, T parameter)
 
 distribution *dist_new(const dist_class *of, T const *parameter, int event_dim)
 {
-    static const ad_shape scalar;
     ad_context *c = ad__current();
     if (!c || !ad__ok(c)) return NIL;
-    dist_object o = { .of = of, .batch = intern(c, &scalar) };
+    dist_object o = { .of = of };
     for (int i = 0; i < of->n_parameters; i++) {
         const dist_parameter *info = &of->parameter[i];
         int own = info->event_dim == DIST_OWN_EVENT ? event_dim : info->event_dim;
@@ -180,7 +179,7 @@ distribution *dist_new(const dist_class *of, T const *parameter, int event_dim)
             return NIL;
         }
         if (i == 0) o.event = right(c, s, info->event_dim == DIST_OWN_EVENT ? event_dim : of->event_dim);
-        const ad_shape *joint = broadcast(c, o.batch, front);
+        const ad_shape *joint = i == 0 ? front : broadcast(c, o.batch, front);
         if (!joint) {
             ad__fail(c, AD_ERROR_SHAPE, "sizes must agree from the right, or be 1",
                      "%s: %s has batch shape %s, which does not broadcast with %s of the parameters before it",

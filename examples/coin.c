@@ -43,7 +43,7 @@ int main(void)
 
     static double fairness[DRAWS];
     ppl_predictive *p = ppl_predictive_new(model, guide, .args = PPL_ARGS(ad_tensor *), .samples = DRAWS,
-                                           .sites = PPL_NAMES("fairness"));
+                                           .sites = PPL_NAMES("fairness"), .vectorize = true);
     if (isnan(loss) || !ppl_predict(p, x) || !ppl_predictive_read(p, "fairness", fairness, DRAWS)) {
         fprintf(stderr, "coin: %s\n", s && *svi_error(s) ? svi_error(s) : ad_error());
         return 1;

@@ -97,7 +97,8 @@ int main(void)
     for (int step = 0; step < STEPS && !isnan(loss); step++) loss = svi_step(s, y, sigma);
 
     static double theta[DRAWS * SCHOOLS], mu[DRAWS], log_tau[DRAWS];
-    ppl_predictive *p = ppl_predictive_new(model, guide, .args = PPL_ARGS(ad_tensor *, ad_tensor *), .samples = DRAWS);
+    ppl_predictive *p = ppl_predictive_new(model, guide, .args = PPL_ARGS(ad_tensor *, ad_tensor *), .samples = DRAWS,
+                                           .vectorize = true);
     if (isnan(loss) || !ppl_predict(p, y, sigma) || !ppl_predictive_read(p, "theta", theta, DRAWS * SCHOOLS) ||
         !ppl_predictive_read(p, "mu", mu, DRAWS) || !ppl_predictive_read(p, "log_tau", log_tau, DRAWS)) {
         fprintf(stderr, "eight_schools: %s\n", s && *svi_error(s) ? svi_error(s) : ad_error());

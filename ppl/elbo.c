@@ -6,6 +6,7 @@
  *                the cost of a site is the part of log p - log q that shares its plates (Rao-Blackwellisation). */
 #include <string.h>
 
+#include "distributions/class.h"
 #include "ppl/inference.h"
 
 /* ---- terms ------------------------------------------------------------------------------------------------------- */
@@ -46,6 +47,9 @@ static int64_t from_right(const ad_shape *batch, const ad_shape *event, int i)
 
 static bool shapes_agree(ad_context *c, const site *guide, const site *model)
 {
+    const dist_object *g = dist_object_of(guide->m.fn), *m = dist_object_of(model->m.fn);
+    if (g && m && g->batch == m->batch && g->event == m->event && g->to_event == m->to_event)
+        return true; /* shapes are interned */
     ad_shape gb = dist_batch_shape(guide->m.fn), ge = dist_event_shape(guide->m.fn);
     ad_shape mb = dist_batch_shape(model->m.fn), me = dist_event_shape(model->m.fn);
     if (!ad__ok(c))
@@ -265,19 +269,13 @@ static bool needs_score(ad_context *c, const svi *s, const trace *guide)
 /* Most batch dimensions that plates claim in one run of guide and model, on a tape of its own. */
 static int plate_nesting(ad_context *c, svi *s)
 {
-    int depth = 0;
     if (!ad__tape_open(c, STREAM_SEEDED, 0))
         return 0;
-    trace *guide = ppl__run(c, s->call, s->guide, "guide", NULL, NULL);
-    trace *model = guide ? ppl__run(c, s->call, s->model, "model", guide, NULL) : NULL;
-    const trace *both[] = { guide, model };
-    for (int k = 0; k < 2 && model; k++)
-        for (int i = 0; i < both[k]->n; i++)
-            for (int f = 0; f < both[k]->site[i]->m.n_frames; f++)
-                if (-both[k]->site[i]->m.frame[f]->dim > depth)
-                    depth = -both[k]->site[i]->m.frame[f]->dim;
+    const trace *guide = ppl__run(c, s->call, s->guide, "guide", NULL, NULL);
+    const trace *model = guide ? ppl__run(c, s->call, s->model, "model", guide, NULL) : NULL;
+    int a = model ? ppl__trace_nesting(guide) : 0, b = model ? ppl__trace_nesting(model) : 0;
     ad__tape_close(c);
-    return depth;
+    return a > b ? a : b;
 }
 
 bool ppl__estimate(ad_context *c, svi *s, estimate *e)

@@ -1,5 +1,6 @@
 /* Predictions: many draws of chosen sites, from the prior or from a guide. Called by users after training.
- * Each draw is a run of guide and model on a tape of its own; the values come home to host memory, in one block. */
+ * Each draw, or all of them in a plate, is a run of guide and model on a tape of its own; the values come home to host
+ * memory, in one block. */
 #include <string.h>
 
 #include "ppl/inference.h"
@@ -18,6 +19,7 @@ struct ppl_predictive {
     ppl_function model, guide;
     ppl_call *call;
     int64_t samples;
+    bool vectorize;
     uint64_t stream, runs;
     char *wanted; /* names of chosen sites, each ended; an empty one ends the list; NULL: all */
     drawn *site;
@@ -41,7 +43,8 @@ ppl_predictive *ppl_predictive_new_functions(ppl_function model, ppl_function gu
     ppl_predictive *p = ad__allocate(c, NULL, sizeof *p);
     if (!p)
         return NULL;
-    *p = (ppl_predictive){ .context = c, .model = model, .guide = guide, .samples = o.samples };
+    *p = (ppl_predictive){ .context = c, .model = model, .guide = guide, .samples = o.samples,
+                            .vectorize = o.vectorize };
     p->stream = STREAM_FIRST + 4 * st->instances++ + STREAM_PREDICT;
     size_t text = 1;
     for (const char *const *s = o.sites; s && *s; s++)
@@ -114,7 +117,38 @@ static bool same(const ad_shape *a, const ad_shape *b)
     return a->rank == b->rank && !memcmp(a->dim, b->dim, (size_t)a->rank * sizeof *a->dim);
 }
 
-/* Computes the chosen sites of one run, all by one plan, and copies them. */
+/* The value of a site in one draw. */
+static bool keep_one(ad_context *c, const site *s, drawn *d, int64_t draw)
+{
+    ad_shape shape = ad_shape_of(s->m.value);
+    if (same(&shape, &d->shape))
+        return ad_read_data(s->m.value, d->values + draw * d->size, AD_FROM_DOUBLE, d->size);
+    ad__fail(c, AD_ERROR_SHAPE, "choose sites of one shape with .sites",
+             "site \"%s\" has shape %s in one draw and %s in another", s->m.name, ad__shape_text(c, &d->shape),
+             ad__shape_text(c, &shape));
+    return false;
+}
+
+/* All draws of a site, (samples, 1..., one draw): or, where it does not depend on them, one for all. */
+static bool keep_all(ad_context *c, const ppl_predictive *p, const site *s, drawn *d)
+{
+    ad_shape shape = ad_shape_of(s->m.value);
+    int64_t size = ad_size(s->m.value), times = p->samples;
+    if (size == d->size * times && (times == 1 || (shape.rank && shape.dim[0] == times)))
+        return ad_read_data(s->m.value, d->values, AD_FROM_DOUBLE, size);
+    if (size == d->size) {
+        bool read = ad_read_data(s->m.value, d->values, AD_FROM_DOUBLE, size);
+        for (int64_t i = 1; i < times && read && size; i++)
+            memcpy(d->values + i * size, d->values, (size_t)size * sizeof *d->values);
+        return read;
+    }
+    ad__fail(c, AD_ERROR_SHAPE, "leave .vectorize off: then the model runs once for each draw",
+             "site \"%s\" has shape %s in one draw and %s in %lld at once", s->m.name, ad__shape_text(c, &d->shape),
+             ad__shape_text(c, &shape), (long long)times);
+    return false;
+}
+
+/* Computes the chosen sites of one run, all by one plan, and copies them; draw -1: all draws are in it. */
 static bool keep(ad_context *c, ppl_predictive *p, const trace *t, int64_t draw)
 {
     node_id *roots = ad__step_bytes(c, (size_t)(t->n + 1) * sizeof *roots);
@@ -127,23 +161,37 @@ static bool keep(ad_context *c, ppl_predictive *p, const trace *t, int64_t draw)
     if (n && !ad__run(c, &(run_request){ .roots = roots, .n_roots = n, .final = true }, NULL))
         return false;
     for (int i = 0; i < t->n; i++) {
-        const site *s = t->site[i];
-        if (!wanted(p, s))
+        if (!wanted(p, t->site[i]))
             continue;
-        drawn *d = place_of(c, p, s);
-        if (!d)
-            return false;
-        ad_shape shape = ad_shape_of(s->m.value);
-        if (!same(&shape, &d->shape)) {
-            ad__fail(c, AD_ERROR_SHAPE, "choose sites of one shape with .sites",
-                     "site \"%s\" has shape %s in one draw and %s in another", s->m.name, ad__shape_text(c, &d->shape),
-                     ad__shape_text(c, &shape));
-            return false;
-        }
-        if (!ad_read_data(s->m.value, d->values + draw * d->size, AD_FROM_DOUBLE, d->size))
+        drawn *d = place_of(c, p, t->site[i]);
+        if (!d || !(draw < 0 ? keep_all(c, p, t->site[i], d) : keep_one(c, t->site[i], d, draw)))
             return false;
     }
     return ad__ok(c);
+}
+
+/* One run of guide and model on a tape of its own. draw -1 keeps all draws of the plate around it; PLACES keeps none but
+ * makes room for them, and learns how many batch dimensions the model's own plates claim. */
+enum { PLACES = -2 };
+static bool run(ad_context *c, ppl_predictive *p, int n, const ppl_arg *args, uint64_t stream, uint64_t ordinal,
+                int64_t draw, ppl_plate_args *around)
+{
+    if (!ad__tape_open(c, stream, ordinal))
+        return false;
+    const ppl_plate_args *plate = draw == -1 ? around : NULL;
+    bool good = ppl__call_arguments(c, p->call, n, args);
+    trace *guide = good && p->guide ? ppl__run(c, p->call, p->guide, "guide", NULL, plate) : NULL;
+    trace *model = ad__ok(c) ? ppl__run(c, p->call, p->model, "model", guide, plate) : NULL;
+    if (model && draw == PLACES) {
+        int a = ppl__trace_nesting(model), b = guide ? ppl__trace_nesting(guide) : 0;
+        around->dim = -1 - (a > b ? a : b);
+        for (int i = 0; i < model->n; i++)
+            if (wanted(p, model->site[i]) && !place_of(c, p, model->site[i]))
+                break;
+    }
+    good = model && (draw == PLACES || keep(c, p, model, draw)) && ad__ok(c);
+    ad__tape_close(c);
+    return good;
 }
 
 bool ppl_predict_args(ppl_predictive *p, int n, const ppl_arg *args)
@@ -152,18 +200,14 @@ bool ppl_predict_args(ppl_predictive *p, int n, const ppl_arg *args)
         return ad_fail(AD_ERROR_ARGUMENT, NULL, "ppl_predict: the predictive is NULL"), false;
     ad_context *c = p->context, *previous = ad_context_use(c);
     ppl_state *st = ppl__state(c);
-    uint64_t stream = st->seeded ? STREAM_SEEDED : p->stream, run = st->seeded ? 0 : p->runs;
+    uint64_t stream = st->seeded ? STREAM_SEEDED : p->stream, first = st->seeded ? 0 : p->runs;
+    ppl_plate_args all = { .name = "_num_predictive_samples", .size = p->samples };
     forget(c, p);
     bool good = true;
-    for (int64_t i = 0; i < p->samples && good; i++) {
-        if (!(good = ad__tape_open(c, stream, run + (uint64_t)i)))
-            break;
-        good = ppl__call_arguments(c, p->call, n, args);
-        trace *guide = good && p->guide ? ppl__run(c, p->call, p->guide, "guide", NULL, NULL) : NULL;
-        trace *model = ad__ok(c) ? ppl__run(c, p->call, p->model, "model", guide, NULL) : NULL;
-        good = model && keep(c, p, model, i);
-        ad__tape_close(c);
-    }
+    if (p->vectorize)
+        good = run(c, p, n, args, stream, first, PLACES, &all) && run(c, p, n, args, stream, first, -1, &all);
+    for (int64_t i = 0; i < p->samples && good && !p->vectorize; i++)
+        good = run(c, p, n, args, stream, first + (uint64_t)i, i, NULL);
     if (!st->seeded)
         p->runs += (uint64_t)p->samples;
     ad_context_use(previous);

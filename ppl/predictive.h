@@ -22,6 +22,8 @@ typedef struct ppl_predictive_options {
     ppl_signature args;
     const char *const *sites; /* PPL_NAMES("a", "b"); NULL: all that are not observed, and deterministic ones */
     int64_t samples;          /* draws at every ppl_predict */
+    bool vectorize;           /* all draws at once, in an outermost plate: the model then must take values with more
+                                 batch dimensions on the left, and not read them. Else one run for each draw */
     ppl_source at_;
 } ppl_predictive_options;
 

@@ -6,10 +6,6 @@
 #include "autodiff/tape.h"
 #include "ppl/ppl.h"
 
-/* In the library's own files the masks keep the line of the user's call. */
-#undef AD_HERE
-#define AD_HERE ((void)0)
-
 /* Streams of draws: scopes have theirs in autodiff; instance i has STREAM_FIRST + 4 i and the three after it. */
 enum {
     STREAM_INIT = 8,
@@ -130,6 +126,7 @@ typedef struct trace {
 trace *ppl__trace_new(ad_context *c);                         /* NULL after an error */
 trace *ppl__trace_of(ad_context *c, const ppl_trace *handle); /* NULL, with an error, for a stale one */
 site *ppl__trace_find(const trace *t, int32_t name);
+int ppl__trace_nesting(const trace *t); /* most batch dimensions that plates claim */
 bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m);
 /* Runs f under a fresh trace, under replay of `replayed` and inside a plate where these are given (else NULL, 0);
  * `what` is for messages. NULL after an error. */

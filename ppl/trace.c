@@ -33,6 +33,16 @@ site *ppl__trace_find(const trace *t, int32_t name)
     return i < 0 ? NULL : t->site[i];
 }
 
+int ppl__trace_nesting(const trace *t)
+{
+    int depth = 0;
+    for (int i = 0; i < t->n; i++)
+        for (int f = 0; f < t->site[i]->m.n_frames; f++)
+            if (-t->site[i]->m.frame[f]->dim > depth)
+                depth = -t->site[i]->m.frame[f]->dim;
+    return depth;
+}
+
 /* Room for one more; tables double, so that what is left behind in the step's bytes is no more than what is used. */
 static bool grow(ad_context *c, trace *t)
 {
@@ -82,8 +92,10 @@ bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m)
     site *s = ad__step_bytes(c, sizeof *s);
     if (!s)
         return false;
-    *s = (site){ .m = *m };
+    size_t used = offsetof(ppl_message, frame) + (size_t)m->n_frames * sizeof *m->frame; /* frames come last */
+    memcpy(&s->m, m, used);
     s->m.param = NULL;
+    s->log_prob = s->unmasked = NULL;
     *slot = t->n;
     t->site[t->n++] = s;
     return true;
@@ -94,34 +106,37 @@ bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m)
 /* The shape that plates promise for a log-density must be the one it has: a silent N x N broadcast is refused here. */
 static bool check_shape(ad_context *c, const site *s, ad_tensor *log_prob)
 {
-    ad_shape want = { .rank = 0 }, have = ad_shape_of(log_prob);
+    node_id id = ad__node(c, log_prob, "the log density");
+    if (id < 0)
+        return false;
+    const ad_shape *have = &ad__shape_of(c, id)->shape;
     int64_t size[AD_MAX_RANK];
-    for (int i = 0; i < AD_MAX_RANK; i++)
+    int rank = 0, all = have->rank;
+    for (int i = 0; i < s->m.n_frames; i++)
+        if (-s->m.frame[i]->dim > rank)
+            rank = -s->m.frame[i]->dim;
+    if (rank > all)
+        all = rank;
+    for (int i = 0; i < all; i++)
         size[i] = 1;
-    for (int i = 0; i < s->m.n_frames; i++) {
-        const ppl_frame *f = s->m.frame[i];
-        if (!f->dim)
-            continue;
-        size[-1 - f->dim] = f->size;
-        if (-f->dim > want.rank)
-            want.rank = -f->dim;
-    }
-    bool fits = ad__ok(c);
-    for (int i = 0; i < AD_MAX_RANK && fits; i++) {
-        int64_t actual = i < have.rank ? have.dim[have.rank - 1 - i] : 1;
-        fits = size[i] < 0 || size[i] == actual;
-    }
-    if (fits || !ad__ok(c))
-        return fits;
-    for (int i = 0; i < want.rank; i++)
-        want.dim[i] = size[want.rank - 1 - i];
+    for (int i = 0; i < s->m.n_frames; i++)
+        if (s->m.frame[i]->dim)
+            size[-1 - s->m.frame[i]->dim] = s->m.frame[i]->size;
+    bool fits = true;
+    for (int i = 0; i < all && fits; i++)
+        fits = size[i] < 0 || size[i] == (i < have->rank ? have->dim[have->rank - 1 - i] : 1);
+    if (fits)
+        return true;
+    ad_shape want = { .rank = rank };
+    for (int i = 0; i < rank; i++)
+        want.dim[i] = size[rank - 1 - i];
     ad__fail(c, AD_ERROR_SHAPE,
              "Try one of the following fixes:\n"
              "    - enclose the batched tensor in a ppl_plate (...) scope\n"
              "    - dist_to_event(...) the distribution being sampled\n"
              "    - ad_permute the data's dimensions",
              "at site \"%s\", invalid log_prob shape: the plates around it want %s, actual %s", s->m.name,
-             ad__shape_text(c, &want), ad__shape_text(c, &have));
+             ad__shape_text(c, &want), ad__shape_text(c, have));
     return false;
 }
 

@@ -149,16 +149,22 @@ static double moments(const double *v, int n, double *sd)
 START_TEST(predictions_from_prior_and_guide)
 {
     static double z[DRAWS], x[2 * DRAWS], twice[DRAWS];
-    for (int k = 0; k < 2; k++) {
-        ppl_predictive *p =
-            k == 0 ? ppl_predictive_prior(shift_model, .args = PPL_ARGS(ad_tensor *), .samples = DRAWS)
-                   : ppl_predictive_new(shift_model, shift_guide, .args = PPL_ARGS(ad_tensor *), .samples = DRAWS);
+    for (int round = 0; round < 4; round++) {
+        bool k = round % 2, at_once = round / 2;
+        ppl_predictive *p = k == 0 ? ppl_predictive_prior(shift_model, .args = PPL_ARGS(ad_tensor *), .samples = DRAWS,
+                                                          .vectorize = at_once)
+                                   : ppl_predictive_new(shift_model, shift_guide, .args = PPL_ARGS(ad_tensor *),
+                                                        .samples = DRAWS, .vectorize = at_once);
         double sd, loc = k ? 3 : 10, scale = k ? 0.1 : 1;
         ck_assert_msg(ppl_predict(p, (ad_tensor *)NULL), "%s", ad_error());
         ck_assert(ppl_predictive_read(p, "z", z, DRAWS) && ppl_predictive_read(p, "x", x, 2 * DRAWS));
         ck_assert(ppl_predictive_read(p, "twice", twice, DRAWS));
         near(moments(z, DRAWS, &sd), loc, 0.08);
         near(sd, scale, 0.05);
+        double together = 0;
+        for (int i = 0; i < DRAWS; i++) /* the two data of a draw share its z */
+            together += (x[2 * i] - 2 * loc) * (x[2 * i + 1] - 2 * loc) / DRAWS;
+        near(together, 4 * scale * scale, 0.5);
         near(moments(x, 2 * DRAWS, &sd), 2 * loc, 0.16);
         near(sd, sqrt(4 * scale * scale + 1), 0.1);
         for (int i = 0; i < DRAWS; i++)
@@ -176,14 +182,31 @@ START_TEST(predictions_of_chosen_sites)
 {
     double data[] = { 1, 2 }, x[6], z[3];
     ad_tensor *t = ad_from(data, AD_SHAPE(2));
-    ppl_predictive *p =
-        ppl_predictive_prior(shift_model, .args = PPL_ARGS(ad_tensor *), .samples = 3, .sites = PPL_NAMES("x"));
-    ck_assert(ppl_predict(p, t) && ppl_predictive_read(p, "x", x, 6)); /* named: kept although it is data */
-    for (int i = 0; i < 6; i++)
-        near(x[i], data[i % 2], 0);
-    ck_assert(!ppl_predictive_read(p, "z", z, 3));
-    ppl_predictive_free(p);
+    for (int at_once = 0; at_once < 2; at_once++) {
+        ppl_predictive *p = ppl_predictive_prior(shift_model, .args = PPL_ARGS(ad_tensor *), .samples = 3,
+                                                 .sites = PPL_NAMES("x"), .vectorize = at_once);
+        ck_assert(ppl_predict(p, t) && ppl_predictive_read(p, "x", x, 6)); /* named: kept although it is data */
+        for (int i = 0; i < 6; i++)
+            near(x[i], data[i % 2], 0);
+        ck_assert(!ppl_predictive_read(p, "z", z, 3));
+        ppl_predictive_free(p);
+    }
     ad_free(t);
+}
+END_TEST
+
+static void stubborn_model(void) /* looks at the whole of z: all draws together */
+{
+    ad_tensor *z = ppl_sample("z", dist_normal(0, 1));
+    ppl_deterministic("copies", ad_concat((ad_tensor *[]){ ad_reshape(z, AD_SHAPE(-1)), ad_zeros(2) }, 2, 0));
+}
+START_TEST(models_that_cannot_be_drawn_at_once)
+{
+    ppl_predictive *p = ppl_predictive_prior(stubborn_model, .args = PPL_ARGS(), .samples = 5, .vectorize = true);
+    ck_assert(!ppl_predict(p));
+    says("site \"copies\" has shape (3,) in one draw and (7,) in 5 at once");
+    says("leave .vectorize off");
+    ppl_predictive_free(p);
 }
 END_TEST
 
@@ -313,6 +336,7 @@ Suite *suite_clients(void)
     tcase_add_test(t, discrete_sites_have_no_density);
     tcase_add_test(t, predictions_from_prior_and_guide);
     tcase_add_test(t, predictions_of_chosen_sites);
+    tcase_add_test(t, models_that_cannot_be_drawn_at_once);
     tcase_add_test(t, reads_leave_gradients_alone);
     tcase_add_test(t, recursion_on_values);
     tcase_add_test(t, endless_loops_end);
