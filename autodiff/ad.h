@@ -142,13 +142,13 @@ AD_API bool ad_is_nil(const ad_tensor *x);
  * the block. Inside another scope or a step it opens nothing new: values live until the outermost block ends. */
 typedef struct ad_scope_state {
     ad_context *context;
-    bool opened, entered;
+    bool opened;
 } ad_scope_state;
 AD_API ad_scope_state ad_scope_begin(void);
 AD_API void ad_scope_end(ad_scope_state *s);
 #define ad_scope                                                                                                       \
-    for (ad_scope_state ad_scope_ __attribute__((cleanup(ad_scope_end))) = ad_scope_begin(); !ad_scope_.entered;       \
-         ad_scope_.entered = true)
+    for (ad_scope_state ad_scope_ __attribute__((cleanup(ad_scope_end))) = ad_scope_begin(), *ad_once_ = &ad_scope_;   \
+         ad_once_; ad_once_ = NULL)
 
 /* ---- values without operands ------------------------------------------------------------------------------------ */
 
@@ -222,7 +222,8 @@ AD_API ad_tensor *ad_weighted_total(ad_tensor *const *x, const double *weight, i
 /* Gradients of a scalar (or, summed, of a tensor) with respect to n values of the same tape, as new values of it;
  * zeros where y does not depend on x. */
 AD_API void ad_gradient(ad_tensor *y, ad_tensor *const *x, int n, ad_tensor **out);
-/* At the end of the step, once all is finite, state takes the value; shapes must agree. */
+/* At the end of the step, once all is finite, state takes the value; shapes must agree. A value that was recorded from
+ * the state and not yet read when a commit ran is computed, if it is read later, from the new content. */
 AD_API void ad_assign(ad_tensor *state, ad_tensor *value);
 /* Runs the open tape's assignments now (a step does so itself). False after an error; then no state has changed. */
 AD_API bool ad_commit(void);

@@ -153,15 +153,19 @@ START_TEST(sequential_plates)
         fine();
     }
     ad_scope {
-        bool met[50] = { false };
+        ad_tensor *index = NULL;
+        int64_t member[40], want[20];
+        int n = 0;
         ad_counters before = ad_count();
-        for (int round = 0; round < 2; round++)
-            ppl_each (i, "some", 50, .subsample_size = 20) {
-                ck_assert(met[i] == (round == 1)); /* no member twice; the same ones when the plate comes back */
-                met[i] = true;
-            }
+        for (int round = 0; round < 2; round++) /* the same members when the plate comes back */
+            ppl_each (i, "some", 50, .subsample_size = 20, .index = &index)
+                member[n++] = i;
         ad_counters since = ad_count();
         fine();
+        ck_assert_int_eq(n, 40);
+        ad_read(index, want, 20);
+        for (int k = 0; k < 40; k++)
+            ck_assert_int_eq(member[k], want[k % 20]);
         ck_assert_uint_eq(since.hits + since.misses, before.hits + before.misses + 1); /* read in one run */
     }
 }
