@@ -42,7 +42,7 @@ typedef struct ad_shape {
     ((ad_shape){ .rank = (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)), .dim = { __VA_ARGS__ } })
 #define AD_SCALAR ((ad_shape){ .rank = 0 })
 
-/* ---- contexts ------------------------------------------------------------------------------------------------- */
+/* ---- contexts ---------------------------------------------------------------------------------------------------- */
 
 /* Memory comes from `allocate` alone: size > 0 grows or makes (old may be NULL), size 0 frees. Returns NULL on failure,
  * which becomes an error of kind AD_ERROR_MEMORY; nothing is lost. Alignment must be that of malloc. */
@@ -52,12 +52,12 @@ typedef struct ad_allocator {
 } ad_allocator;
 
 typedef struct ad_options {
-    ad_precision precision;      /* AD_FLOAT (default) or AD_DOUBLE */
-    int threads;                 /* 0: $TAPER_THREADS, else the number of cores */
-    const char *device;          /* NULL: $TAPER_DEVICE, else "cpu" */
+    ad_precision precision;        /* AD_FLOAT (default) or AD_DOUBLE */
+    int threads;                   /* 0: $TAPER_THREADS, else the number of cores */
+    const char *device;            /* NULL: $TAPER_DEVICE, else "cpu" */
     const ad_allocator *allocator; /* NULL: malloc */
-    int64_t max_nodes;           /* most operations in one step; 0: 2^24 */
-    int max_plans;               /* plans kept in the cache; 0: 64 */
+    int64_t max_nodes;             /* most operations in one step; 0: 2^24 */
+    int max_plans;                 /* plans kept in the cache; 0: 64 */
 } ad_options;
 
 /* Makes a context; NULL only when even its own few bytes cannot be had. All state lives in contexts; two threads with
@@ -73,7 +73,7 @@ AD_API ad_precision ad_precision_of(ad_context *c);
 AD_API const char *ad_describe(void);
 AD_API int ad_set_threads(int threads); /* returns the number now in use */
 
-/* ---- errors ---------------------------------------------------------------------------------------------------- */
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 #define AD_ERROR_KINDS(X)                                                                                              \
     X(NONE, "no error")                                                                                                \
@@ -95,18 +95,19 @@ typedef enum ad_error_kind {
 #undef X
 } ad_error_kind;
 
-AD_API bool ad_ok(void);             /* no error since the scope or step began */
-AD_API const char *ad_error(void);   /* whole message of the first error, "" without one; valid until it is cleared */
+AD_API bool ad_ok(void);           /* no error since the scope or step began */
+AD_API const char *ad_error(void); /* whole message of the first error, "" without one; valid until it is cleared */
 AD_API ad_error_kind ad_error_code(void);
 AD_API const char *ad_error_kind_name(ad_error_kind kind);
 AD_API void ad_error_clear(void);
 /* Reports an error as the library does; the first one wins. For handlers and distributions written by users.
  * `hint` may be NULL: it becomes the line "  hint: ..." */
-AD_API void ad_fail(ad_error_kind kind, const char *hint, const char *format, ...) __attribute__((format(printf, 3, 4)));
+AD_API void ad_fail(ad_error_kind kind, const char *hint, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 /* Where the next call stands in the user's source; the masks call it. */
 AD_API void ad_at(const char *file, int line);
 
-/* ---- tensors --------------------------------------------------------------------------------------------------- */
+/* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
 typedef enum ad_source { AD_FROM_FLOAT, AD_FROM_DOUBLE, AD_FROM_INT, AD_FROM_INT64, AD_FROM_BYTE } ad_source;
 
@@ -136,7 +137,7 @@ AD_API ad_shape ad_shape_of(ad_tensor *x);
 AD_API ad_dtype ad_dtype_of(ad_tensor *x);
 AD_API bool ad_is_nil(const ad_tensor *x);
 
-/* ---- scopes ---------------------------------------------------------------------------------------------------- */
+/* ---- scopes ------------------------------------------------------------------------------------------------------ */
 
 /* ad_scope { ... } opens a tape for operations outside a step. `return` inside is safe; `break` and `continue` leave
  * the block. Inside another scope or a step it opens nothing new: values live until the outermost block ends. */
@@ -150,7 +151,7 @@ AD_API void ad_scope_end(ad_scope_state *s);
     for (ad_scope_state ad_scope_ __attribute__((cleanup(ad_scope_end))) = ad_scope_begin(), *ad_once_ = &ad_scope_;   \
          ad_once_; ad_once_ = NULL)
 
-/* ---- values without operands ------------------------------------------------------------------------------------ */
+/* ---- values without operands ------------------------------------------------------------------------------------- */
 
 /* A number of this step: it enters at run time, so that another value makes no new plan. */
 AD_API ad_tensor *ad_number(double value);
@@ -180,7 +181,8 @@ AD_API void ad_seed(uint64_t seed); /* seed of all streams of the current contex
 AD_API ad_tensor *ad_cast_real(ad_tensor *x); /* int64 or byte -> real */
 
 /* (..., M, K) x (..., K, N) -> (..., M, N), leading dimensions broadcast; a vector counts as a row on the left and as a
- * column on the right, and that dimension is dropped from the result. ad_matmul_t transposes the operands named first. */
+ * column on the right, and that dimension is dropped from the result. ad_matmul_t transposes the operands named first.
+ */
 AD_API ad_tensor *ad_matmul(ad_tensor *a, ad_tensor *b);
 AD_API ad_tensor *ad_matmul_t(ad_tensor *a, bool transpose_a, ad_tensor *b, bool transpose_b);
 /* x (..., I), weight (O, I), bias (O) or NULL -> x weight^T + bias, (..., O) */

@@ -23,7 +23,8 @@ enum { HEADER = 16 }; /* each block remembers its size in front of it, at malloc
 static void *from_malloc(void *user, void *old, size_t size)
 {
     (void)user;
-    if (size) return realloc(old, size);
+    if (size)
+        return realloc(old, size);
     free(old);
     return NULL;
 }
@@ -32,9 +33,11 @@ void *ad__allocate(ad_context *c, void *old, size_t size)
 {
     char *base = old ? (char *)old - HEADER : NULL;
     size_t old_size = 0;
-    if (base) memcpy(&old_size, base, sizeof old_size);
+    if (base)
+        memcpy(&old_size, base, sizeof old_size);
     if (!size) {
-        if (base) c->allocator.allocate(c->allocator.user, base, 0);
+        if (base)
+            c->allocator.allocate(c->allocator.user, base, 0);
         c->counters.bytes -= old_size;
         return NULL;
     }
@@ -51,12 +54,15 @@ void *ad__allocate(ad_context *c, void *old, size_t size)
 
 bool ad__reserve(ad_context *c, void *array, int64_t *capacity, int64_t need, size_t element)
 {
-    if (need <= *capacity) return true;
+    if (need <= *capacity)
+        return true;
     int64_t grown = *capacity < 16 ? 16 : *capacity * 2;
-    if (grown < need) grown = need;
+    if (grown < need)
+        grown = need;
     void *old, *data;
     memcpy(&old, array, sizeof old);
-    if (!(data = ad__allocate(c, old, (size_t)grown * element))) return false;
+    if (!(data = ad__allocate(c, old, (size_t)grown * element)))
+        return false;
     memcpy(array, &data, sizeof data);
     *capacity = grown;
     return true;
@@ -68,7 +74,8 @@ bool ad__reserve(ad_context *c, void *array, int64_t *capacity, int64_t need, si
 static void message(ad_context *c, size_t *used, const char *format, va_list args)
 {
     int n = vsnprintf(c->error + *used, sizeof c->error - *used, format, args);
-    if (n > 0) *used = *used + (size_t)n < sizeof c->error ? *used + (size_t)n : sizeof c->error - 1;
+    if (n > 0)
+        *used = *used + (size_t)n < sizeof c->error ? *used + (size_t)n : sizeof c->error - 1;
 }
 
 static void __attribute__((format(printf, 3, 4))) append(ad_context *c, size_t *used, const char *format, ...)
@@ -81,11 +88,13 @@ static void __attribute__((format(printf, 3, 4))) append(ad_context *c, size_t *
 
 static void fail(ad_context *c, ad_error_kind kind, const char *hint, const char *format, va_list args)
 {
-    if (c->error_kind) return;
+    if (c->error_kind)
+        return;
     c->error_kind = kind;
     size_t used = 0;
     message(c, &used, format, args);
-    if (hint) append(c, &used, "\n  hint: %s", hint);
+    if (hint)
+        append(c, &used, "\n  hint: %s", hint);
     const char *lead = "\n  ";
     if (c->file) {
         append(c, &used, "%sat %s:%d", lead, c->file, c->line);
@@ -109,14 +118,17 @@ void ad_fail(ad_error_kind kind, const char *hint, const char *format, ...)
     ad_context *c = ad__current();
     va_list args;
     va_start(args, format);
-    if (c) fail(c, kind, hint, format, args);
+    if (c)
+        fail(c, kind, hint, format, args);
     va_end(args);
 }
 
 const char *ad_error_kind_name(ad_error_kind kind)
 {
     switch (kind) {
-#define X(name, text) case AD_ERROR_##name: return text;
+#define X(name, text)                                                                                                  \
+    case AD_ERROR_##name:                                                                                              \
+        return text;
         AD_ERROR_KINDS(X)
 #undef X
     }
@@ -141,22 +153,25 @@ ad_error_kind ad_error_code(void)
 void ad_error_clear(void)
 {
     ad_context *c = ad__current();
-    if (c) c->error_kind = AD_ERROR_NONE;
+    if (c)
+        c->error_kind = AD_ERROR_NONE;
 }
 void ad_at(const char *file, int line)
 {
     ad_context *c = ad__current();
-    if (!c) return;
+    if (!c)
+        return;
     c->file = file;
     c->line = line;
 }
 
-/* ---- names --------------------------------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------------------------------- */
 
 static uint32_t hash_text(const char *s)
 {
     uint64_t h = 0xcbf29ce484222325u;
-    for (; *s; s++) h = (h ^ (uint8_t)*s) * 0x100000001b3u;
+    for (; *s; s++)
+        h = (h ^ (uint8_t)*s) * 0x100000001b3u;
     return (uint32_t)(ad__mix(h) >> 16);
 }
 
@@ -164,11 +179,13 @@ static bool grow_name_slots(ad_context *c)
 {
     int64_t n = c->n_name_slots ? c->n_name_slots * 2 : 256;
     int32_t *slots = ad__allocate(c, NULL, (size_t)n * sizeof *slots);
-    if (!slots) return false;
+    if (!slots)
+        return false;
     memset(slots, 0xff, (size_t)n * sizeof *slots);
     for (int32_t id = 0; id < c->n_names; id++) {
         int64_t i = c->names[id].hash & (n - 1);
-        while (slots[i] >= 0) i = (i + 1) & (n - 1);
+        while (slots[i] >= 0)
+            i = (i + 1) & (n - 1);
         slots[i] = id;
     }
     ad__allocate(c, c->name_slots, 0);
@@ -182,7 +199,8 @@ static bool grow_name_slots(ad_context *c)
 static uint32_t free_key(const ad_context *c, uint32_t key)
 {
     for (int64_t i = 0; i < c->n_names; i++)
-        if (c->names[i].key == key) return free_key(c, (uint32_t)ad__mix(key + 0x9e3779b97f4a7c15u));
+        if (c->names[i].key == key)
+            return free_key(c, (uint32_t)ad__mix(key + 0x9e3779b97f4a7c15u));
     return key;
 }
 
@@ -197,17 +215,22 @@ int32_t ad__name(ad_context *c, const char *text)
     if (c->n_name_slots) {
         for (i = hash & (c->n_name_slots - 1); c->name_slots[i] >= 0; i = (i + 1) & (c->n_name_slots - 1)) {
             const name_entry *e = &c->names[c->name_slots[i]];
-            if (e->hash == hash && !strcmp(e->text, text)) return c->name_slots[i];
+            if (e->hash == hash && !strcmp(e->text, text))
+                return c->name_slots[i];
         }
     }
     if (c->n_names * 2 >= c->n_name_slots) {
-        if (!grow_name_slots(c)) return -1;
-        for (i = hash & (c->n_name_slots - 1); c->name_slots[i] >= 0;) i = (i + 1) & (c->n_name_slots - 1);
+        if (!grow_name_slots(c))
+            return -1;
+        for (i = hash & (c->n_name_slots - 1); c->name_slots[i] >= 0;)
+            i = (i + 1) & (c->n_name_slots - 1);
     }
-    if (!ad__reserve(c, &c->names, &c->cap_names, c->n_names + 1, sizeof *c->names)) return -1;
+    if (!ad__reserve(c, &c->names, &c->cap_names, c->n_names + 1, sizeof *c->names))
+        return -1;
     size_t bytes = strlen(text) + 1;
     char *copy = ad__allocate(c, NULL, bytes);
-    if (!copy) return -1;
+    if (!copy)
+        return -1;
     memcpy(copy, text, bytes);
     uint32_t key = c->n_names < 4096 ? free_key(c, hash) : hash;
     c->names[c->n_names] = (name_entry){ .text = copy, .hash = hash, .key = key };
@@ -215,25 +238,36 @@ int32_t ad__name(ad_context *c, const char *text)
     return (int32_t)c->n_names++;
 }
 
-const char *ad__name_text(ad_context *c, int32_t id) { return id >= 0 && id < c->n_names ? c->names[id].text : "?"; }
-uint32_t ad__name_hash(ad_context *c, int32_t id) { return id >= 0 && id < c->n_names ? c->names[id].key : 0; }
+const char *ad__name_text(ad_context *c, int32_t id)
+{
+    return id >= 0 && id < c->n_names ? c->names[id].text : "?";
+}
+uint32_t ad__name_hash(ad_context *c, int32_t id)
+{
+    return id >= 0 && id < c->n_names ? c->names[id].key : 0;
+}
 
-/* ---- contexts -------------------------------------------------------------------------------------------------------- */
+/* ---- contexts ---------------------------------------------------------------------------------------------------- */
 
 static void at_thread_exit(void *context)
 {
     ad_context_free(context);
 }
-static void make_exit_key(void) { pthread_key_create(&exit_key, at_thread_exit); }
+static void make_exit_key(void)
+{
+    pthread_key_create(&exit_key, at_thread_exit);
+}
 
 ad_context *ad_context_new(const ad_options *options)
 {
     static const ad_options none;
     const ad_options *o = options ? options : &none;
     ad_allocator a = { from_malloc, NULL };
-    if (o->allocator) a = *o->allocator;
+    if (o->allocator)
+        a = *o->allocator;
     ad_context *c = a.allocate(a.user, NULL, sizeof *c);
-    if (!c) return NULL;
+    if (!c)
+        return NULL;
     memset(c, 0, sizeof *c);
     c->allocator = a;
     c->precision = o->precision == AD_DOUBLE ? AD_DOUBLE : AD_FLOAT;
@@ -253,26 +287,37 @@ ad_context *ad_context_new(const ad_options *options)
 
 void ad_context_free(ad_context *c)
 {
-    if (!c) c = current;
-    if (!c) return;
-    if (c == current) current = NULL;
+    if (!c)
+        c = current;
+    if (!c)
+        return;
+    if (c == current)
+        current = NULL;
     pthread_once(&exit_once, make_exit_key);
-    if (c == pthread_getspecific(exit_key)) pthread_setspecific(exit_key, NULL);
-    if (c->client_free) c->client_free(c, c->client);
-    while (c->tape) ad__tape_close(c);
+    if (c == pthread_getspecific(exit_key))
+        pthread_setspecific(exit_key, NULL);
+    if (c->client_free)
+        c->client_free(c, c->client);
+    while (c->tape)
+        ad__tape_close(c);
     while (c->spare) {
         tape *t = c->spare;
         c->spare = t->outer;
         ad__tape_free(c, t);
     }
-    for (int64_t i = 0; i < c->n_plans; i++) ad__plan_free(c, c->plans[i]);
+    for (int64_t i = 0; i < c->n_plans; i++)
+        ad__plan_free(c, c->plans[i]);
     ad__allocate(c, c->plans, 0);
     ad__tensors_free(c);
-    if (c->backend) c->backend->close(c->backend_state);
-    for (int64_t i = 0; i < c->n_names; i++) ad__allocate(c, c->names[i].text, 0);
-    for (int64_t i = 0; i * SHAPE_PAGE < c->n_shapes; i++) ad__allocate(c, c->shapes[i], 0);
+    if (c->backend)
+        c->backend->close(c->backend_state);
+    for (int64_t i = 0; i < c->n_names; i++)
+        ad__allocate(c, c->names[i].text, 0);
+    for (int64_t i = 0; i * SHAPE_PAGE < c->n_shapes; i++)
+        ad__allocate(c, c->shapes[i], 0);
     void *arrays[] = { c->names, c->name_slots, c->shapes, c->shape_slots };
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) ad__allocate(c, arrays[i], 0);
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        ad__allocate(c, arrays[i], 0);
     c->allocator.allocate(c->allocator.user, c, 0);
 }
 
@@ -290,13 +335,20 @@ ad_context *ad_context_use(ad_context *c)
     current = c;
     return previous;
 }
-ad_context *ad_context_current(void) { return ad__current(); }
-ad_precision ad_precision_of(ad_context *c) { return c->precision; }
+ad_context *ad_context_current(void)
+{
+    return ad__current();
+}
+ad_precision ad_precision_of(ad_context *c)
+{
+    return c->precision;
+}
 
 ad_counters ad_count(void)
 {
     ad_context *c = ad__current();
-    if (!c) return (ad_counters){ 0 };
+    if (!c)
+        return (ad_counters){ 0 };
     ad_counters n = c->counters;
     n.plans = (uint64_t)c->n_plans;
     return n;
@@ -305,7 +357,8 @@ ad_counters ad_count(void)
 void ad_seed(uint64_t seed)
 {
     ad_context *c = ad__current();
-    if (c) c->seed = seed;
+    if (c)
+        c->seed = seed;
 }
 
 const char *ad_describe(void)

@@ -21,7 +21,7 @@ bool ad__reserve(ad_context *c, void *array, int64_t *capacity, int64_t need, si
 /* Bytes that live until the step or scope ends (bump allocation); NULL and an error on failure. */
 void *ad__step_bytes(ad_context *c, size_t size);
 
-/* ---- handles ------------------------------------------------------------------------------------------------------ */
+/* ---- handles ----------------------------------------------------------------------------------------------------- */
 
 /* A handle is one odd word: bit 0 set, index in bits 1..31, generation in bits 32..61, kind in bits 62..63. */
 typedef enum handle_kind { HANDLE_NIL, HANDLE_STEP, HANDLE_PERSISTENT, HANDLE_OBJECT } handle_kind;
@@ -32,9 +32,18 @@ static inline void *handle_make(handle_kind kind, uint32_t generation, int32_t i
     return (void *)((uintptr_t)kind << 62 | (uintptr_t)(generation & HANDLE_GENERATION_MASK) << 32 |
                     (uintptr_t)(uint32_t)index << 1 | 1);
 }
-static inline handle_kind handle_kind_of(const void *h) { return (handle_kind)((uintptr_t)h >> 62); }
-static inline uint32_t handle_generation(const void *h) { return (uintptr_t)h >> 32 & HANDLE_GENERATION_MASK; }
-static inline int32_t handle_index(const void *h) { return (int32_t)((uintptr_t)h >> 1 & 0x7fffffff); }
+static inline handle_kind handle_kind_of(const void *h)
+{
+    return (handle_kind)((uintptr_t)h >> 62);
+}
+static inline uint32_t handle_generation(const void *h)
+{
+    return (uintptr_t)h >> 32 & HANDLE_GENERATION_MASK;
+}
+static inline int32_t handle_index(const void *h)
+{
+    return (int32_t)((uintptr_t)h >> 1 & 0x7fffffff);
+}
 #define AD_NIL ((ad_tensor *)handle_make(HANDLE_NIL, 0, 0))
 
 /* Objects of the rooms above (distributions) with a step's life: registers `object` (from ad__step_bytes) and gives its
@@ -42,7 +51,7 @@ static inline int32_t handle_index(const void *h) { return (int32_t)((uintptr_t)
 void *ad__object_new(ad_context *c, void *object);
 void *ad__object(ad_context *c, const void *handle, const char *what);
 
-/* ---- interned names and shapes ------------------------------------------------------------------------------------ */
+/* ---- interned names and shapes ----------------------------------------------------------------------------------- */
 
 /* Copies of names, each once, never moved; id from 0. -1 after an error. */
 int32_t ad__name(ad_context *c, const char *text);
@@ -59,15 +68,15 @@ enum { SHAPE_PAGE = 64 };
 int32_t ad__shape(ad_context *c, const ad_shape *s); /* id of an equal shape; -1 after an error */
 /* The id stays as long as the context: for shapes of things that outlive a step. */
 void ad__shape_pin(ad_context *c, int32_t id);
-/* Forgets the shapes that only steps used, and the plans with them, once there are many: a program that meets a new size
- * at every step must not grow. Called between steps. */
+/* Forgets the shapes that only steps used, and the plans with them, once there are many: a program that meets a new
+ * size at every step must not grow. Called between steps. */
 void ad__shapes_trim(ad_context *c);
 /* NumPy's broadcasting; false when they do not fit (no error reported). */
 bool ad__broadcast(const ad_shape *a, const ad_shape *b, ad_shape *out);
 /* "(3, 4)" in one of a few rotating buffers of the context. */
 const char *ad__shape_text(ad_context *c, const ad_shape *s);
 
-/* ---- errors --------------------------------------------------------------------------------------------------------- */
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 /* Frames say where in the user's program we are; they cost nothing until an error is formatted, innermost first. */
 typedef struct error_frame {
@@ -78,19 +87,19 @@ typedef struct error_frame {
 void ad__fail(ad_context *c, ad_error_kind kind, const char *hint, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* ---- persistent tensors ---------------------------------------------------------------------------------------------- */
+/* ---- persistent tensors ------------------------------------------------------------------------------------------ */
 
 typedef enum tensor_kind { TENSOR_FREE, TENSOR_INPUT, TENSOR_BORROWED, TENSOR_STATE } tensor_kind;
 
 typedef struct tensor {
-    void *data;     /* backend memory; a borrowed tensor's is the caller's */
+    void *data; /* backend memory; a borrowed tensor's is the caller's */
     int32_t shape;
     uint8_t kind, dtype;
-    int32_t slab;                /* of a state, else -1 */
-    uint32_t generation;         /* of the handle */
-    uint32_t tape_generation;    /* the tape that has recorded it, as node `node` */
+    int32_t slab;             /* of a state, else -1 */
+    uint32_t generation;      /* of the handle */
+    uint32_t tape_generation; /* the tape that has recorded it, as node `node` */
     node_id node;
-    int64_t serial;              /* never reused: what a plan knows a state by */
+    int64_t serial; /* never reused: what a plan knows a state by */
     int32_t next_free;
 } tensor;
 
@@ -102,7 +111,7 @@ typedef struct slab {
     int32_t live; /* states in it; at 0 it is used afresh */
 } slab;
 
-/* ---- the context ------------------------------------------------------------------------------------------------------ */
+/* ---- the context ------------------------------------------------------------------------------------------------- */
 
 typedef struct name_entry {
     char *text;
@@ -135,7 +144,9 @@ struct ad_context {
     int64_t n_shape_slots;
     char shape_text[4][256];
     int shape_text_next;
-    struct { int32_t a, b, joint; } broadcast[64]; /* what pairs of shapes broadcast to, found before */
+    struct {
+        int32_t a, b, joint;
+    } broadcast[64]; /* what pairs of shapes broadcast to, found before */
 
     tensor *tensors;
     int64_t n_tensors, cap_tensors;
@@ -144,8 +155,8 @@ struct ad_context {
     slab *slabs;
     int64_t n_slabs, cap_slabs;
 
-    tape *tape;       /* the open one, or NULL */
-    tape *spare;      /* closed tapes, kept for their memory */
+    tape *tape;  /* the open one, or NULL */
+    tape *spare; /* closed tapes, kept for their memory */
     uint32_t generation;
 
     plan **plans; /* the cache, most recent first */
@@ -166,18 +177,27 @@ struct ad_context {
 /* The library's one variable: each thread's current context. */
 extern _Thread_local ad_context *ad__thread_context __attribute__((tls_model("initial-exec"), visibility("hidden")));
 ad_context *ad__default_context(void); /* makes the thread's first; NULL without memory for it */
-static inline ad_context *ad__current(void) { return ad__thread_context ? ad__thread_context : ad__default_context(); }
+static inline ad_context *ad__current(void)
+{
+    return ad__thread_context ? ad__thread_context : ad__default_context();
+}
 static inline const shape_info *ad__shape_info(const ad_context *c, int32_t id)
 {
     return &c->shapes[id / SHAPE_PAGE][id % SHAPE_PAGE];
 }
-static inline bool ad__ok(const ad_context *c) { return c->error_kind == AD_ERROR_NONE; }
+static inline bool ad__ok(const ad_context *c)
+{
+    return c->error_kind == AD_ERROR_NONE;
+}
 static inline size_t ad__dtype_bytes(const ad_context *c, int dtype)
 {
     return dtype == AD_INT64 ? 8 : dtype == AD_BYTE ? 1 : c->precision == AD_DOUBLE ? 8 : 4;
 }
 
 /* 64-bit mixing, for hashes and keys. */
-static inline uint64_t ad__mix(uint64_t x) { return philox_mix(x); }
+static inline uint64_t ad__mix(uint64_t x)
+{
+    return philox_mix(x);
+}
 
 #endif

@@ -1,8 +1,8 @@
 /* The pass that makes items: which nodes run together, and in which order.
  *
- * Elementwise nodes of one loop shape join an item when nothing they read can depend on it: every operand lies in the item
- * itself or at a smaller depth. Depth grows along every path between items, so no cycle can arise, and depth order is an
- * order to run in. Updates of states, which nothing else of the run reads, come after the gate. */
+ * Elementwise nodes of one loop shape join an item when nothing they read can depend on it: every operand lies in the
+ * item itself or at a smaller depth. Depth grows along every path between items, so no cycle can arise, and depth order
+ * is an order to run in. Updates of states, which nothing else of the run reads, come after the gate. */
 #include <string.h>
 
 #include "autodiff/plan.h"
@@ -13,14 +13,18 @@ static bool is_source(int op)
 {
     return op == OP_input || op == OP_state || op == OP_scalar || op == OP_constant || op == OP_run;
 }
-static bool is_view(int op) { return op == OP_reshape || op == OP_stop_gradient; }
+static bool is_view(int op)
+{
+    return op == OP_reshape || op == OP_stop_gradient;
+}
 
 int32_t ad__plan_operand(const plan *p, int32_t id, int32_t *shape)
 {
     id = p->same[id];
     while ((p->node[id].op == OP_expand || p->node[id].op == OP_stop_gradient) && !p->done[id])
         id = p->same[plan_inputs(p, id)[0]];
-    if (shape) *shape = p->node[id].shape;
+    if (shape)
+        *shape = p->node[id].shape;
     return ad__plan_source(p, id);
 }
 
@@ -28,27 +32,34 @@ int32_t ad__plan_operand(const plan *p, int32_t id, int32_t *shape)
 static void mark_expanded(plan *p)
 {
     for (int32_t i = 0; i < p->n; i++) {
-        if (!p->live[i] || is_view(p->node[i].op) || p->done[i]) continue;
+        if (!p->live[i] || is_view(p->node[i].op) || p->done[i])
+            continue;
         const int32_t *in = plan_inputs(p, i);
         bool elementwise = p->node[i].op < N_ELEMENTWISE;
-        if (p->node[i].op == OP_expand) continue; /* decided by its own readers below */
+        if (p->node[i].op == OP_expand)
+            continue; /* decided by its own readers below */
         for (int j = 0; j < p->node[i].n_inputs; j++)
             p->kept[elementwise ? ad__plan_operand(p, in[j], NULL) : ad__plan_source(p, in[j])] |= 2;
     }
-    for (int i = 0; i < p->n_roots; i++) p->kept[ad__plan_source(p, p->root[i])] |= 3;
+    for (int i = 0; i < p->n_roots; i++)
+        p->kept[ad__plan_source(p, p->root[i])] |= 3;
     for (int32_t i = p->n - 1; i >= 0; i--) /* an expansion that is made reads its own source as memory */
-        if (p->live[i] && p->node[i].op == OP_expand && p->kept[i] & 2) p->kept[ad__plan_operand(p, i, NULL)] |= 2;
+        if (p->live[i] && p->node[i].op == OP_expand && p->kept[i] & 2)
+            p->kept[ad__plan_operand(p, i, NULL)] |= 2;
 }
 
 typedef struct fuser {
     plan *p;
-    int32_t *next;      /* per node: next member of its item, or -1 */
-    int32_t *tail;      /* per item */
-    int32_t *recent;    /* per shape: latest item of that loop shape, or -1 */
-    int32_t *previous;  /* per item: the item of the same loop shape before it */
+    int32_t *next;     /* per node: next member of its item, or -1 */
+    int32_t *tail;     /* per item */
+    int32_t *recent;   /* per shape: latest item of that loop shape, or -1 */
+    int32_t *previous; /* per item: the item of the same loop shape before it */
 } fuser;
 
-static int32_t depth_of(const plan *p, int32_t id) { return p->item_of[id] < 0 ? 0 : p->item[p->item_of[id]].depth; }
+static int32_t depth_of(const plan *p, int32_t id)
+{
+    return p->item_of[id] < 0 ? 0 : p->item[p->item_of[id]].depth;
+}
 
 static int32_t new_item(fuser *f, int32_t id, int32_t shape, int32_t depth)
 {
@@ -74,23 +85,27 @@ static void add_elementwise(fuser *f, int32_t id)
     for (int j = 0; j < n->n_inputs; j++) {
         in[j] = ad__plan_operand(p, plan_inputs(p, id)[j], NULL);
         int32_t depth = depth_of(p, in[j]);
-        if (depth > deepest) deepest = depth;
+        if (depth > deepest)
+            deepest = depth;
     }
     int32_t k = p->context->passes & PASS_FUSE ? f->recent[n->shape] : -1;
     for (int tries = 0; k >= 0 && tries < LOOK_BACK; k = f->previous[k], tries++) {
         plan_item *it = &p->item[k];
-        if (it->count >= MOST_MEMBERS || it->depth <= base || (!update && it->depth > GATE)) continue;
+        if (it->count >= MOST_MEMBERS || it->depth <= base || (!update && it->depth > GATE))
+            continue;
         bool fits = true, related = small;
         for (int j = 0; j < n->n_inputs && fits; j++) {
             bool inside = p->item_of[in[j]] == k;
             fits = inside || depth_of(p, in[j]) < it->depth;
             related |= inside;
         }
-        for (int32_t m = it->first; fits && !related && m >= 0; m = f->next[m]) /* horizontally: where they share an operand */
+        for (int32_t m = it->first; fits && !related && m >= 0;
+             m = f->next[m]) /* horizontally: where they share an operand */
             for (int i = 0; i < p->node[m].n_inputs && !related; i++)
                 for (int j = 0; j < n->n_inputs && !related; j++)
                     related = plan_size(p, in[j]) > 1 && ad__plan_operand(p, plan_inputs(p, m)[i], NULL) == in[j];
-        if (!fits || !related) continue;
+        if (!fits || !related)
+            continue;
         f->next[f->tail[k]] = id;
         f->tail[k] = id;
         p->item_of[id] = k;
@@ -108,14 +123,17 @@ static void add_structured(fuser *f, int32_t id)
     for (int j = 0; j < n->n_inputs; j++) {
         int32_t from = n->op == OP_expand ? ad__plan_operand(p, id, NULL) : ad__plan_source(p, plan_inputs(p, id)[j]);
         int32_t depth = depth_of(p, from);
-        if (depth > deepest) deepest = depth;
+        if (depth > deepest)
+            deepest = depth;
     }
-    if (n->op == OP_guard) deepest = GATE - 2; /* the last before the gate */
-    if (n->op == OP_assign) deepest = LAST - 2;
+    if (n->op == OP_guard)
+        deepest = GATE - 2; /* the last before the gate */
+    if (n->op == OP_assign)
+        deepest = LAST - 2;
     new_item(f, id, -1, deepest + 1);
 }
 
-/* ---- sinking ------------------------------------------------------------------------------------------------------------- */
+/* ---- sinking ----------------------------------------------------------------------------------------------------- */
 
 /* Who reads each node's memory: edges chained per node. */
 typedef struct readers {
@@ -128,10 +146,11 @@ typedef struct readers {
 static void find_readers(const plan *p, readers *r)
 {
     for (int32_t i = 0; i < p->n; i++) {
-        if (p->item_of[i] < 0) continue;
+        if (p->item_of[i] < 0)
+            continue;
         const node *n = &p->node[i];
         for (int j = 0; j < n->n_inputs; j++) {
-            int32_t in = plan_inputs(p, i)[j], from = n->op == OP_expand        ? ad__plan_operand(p, i, NULL)
+            int32_t in = plan_inputs(p, i)[j], from = n->op == OP_expand      ? ad__plan_operand(p, i, NULL)
                                                       : n->op < N_ELEMENTWISE ? ad__plan_operand(p, in, NULL)
                                                                               : ad__plan_source(p, in);
             r->after[r->n] = r->head[from];
@@ -147,15 +166,20 @@ static int32_t only_reader(const fuser *f, const readers *r, int32_t k)
     const plan *p = f->p;
     int32_t found = -1;
     for (int32_t m = p->item[k].first; m >= 0; m = f->next[m]) {
-        if (p->kept[m] & 1) return -1;
+        if (p->kept[m] & 1)
+            return -1;
         for (int32_t e = r->head[m]; e >= 0; e = r->after[e]) {
             int32_t reader = r->who[e], j = p->item_of[reader];
-            if (j == k) continue;
-            if (found >= 0 && j != found) return -1;
-            if (p->node[reader].op >= N_ELEMENTWISE || p->item[j].shape != p->item[k].shape) return -1;
+            if (j == k)
+                continue;
+            if (found >= 0 && j != found)
+                return -1;
+            if (p->node[reader].op >= N_ELEMENTWISE || p->item[j].shape != p->item[k].shape)
+                return -1;
             for (int i = 0; i < p->node[reader].n_inputs; i++) {
                 int32_t shape;
-                if (ad__plan_operand(p, plan_inputs(p, reader)[i], &shape) == m && shape != p->item[k].shape) return -1;
+                if (ad__plan_operand(p, plan_inputs(p, reader)[i], &shape) == m && shape != p->item[k].shape)
+                    return -1;
             }
             found = j;
         }
@@ -163,23 +187,28 @@ static int32_t only_reader(const fuser *f, const readers *r, int32_t k)
     return found;
 }
 
-/* An item that only one other reads moves into it: joining by depth alone leaves nodes of shallow operands (a weight, an
- * observation) early and by themselves, and their values would travel through memory. */
+/* An item that only one other reads moves into it: joining by depth alone leaves nodes of shallow operands (a weight,
+ * an observation) early and by themselves, and their values would travel through memory. */
 static bool sink_items(fuser *f)
 {
     plan *p = f->p;
     size_t edges = (size_t)p->n_inputs + 1, bytes = ((size_t)p->n + 1 + 2 * edges) * sizeof(int32_t);
     int32_t *memory = ad__allocate(p->context, NULL, bytes);
-    if (!memory) return false;
+    if (!memory)
+        return false;
     memset(memory, 0xff, bytes);
     readers r = { memory, memory + p->n + 1, memory + p->n + 1 + edges, 0 };
     find_readers(p, &r);
     for (int32_t k = p->n_items - 1; k >= 0; k--) {
-        if (p->item[k].shape < 0) continue;
+        if (p->item[k].shape < 0)
+            continue;
         int32_t j = only_reader(f, &r, k);
-        if (j < 0 || p->item[j].count + p->item[k].count > MOST_MEMBERS) continue;
-        if ((p->item[j].depth > GATE) != (p->item[k].depth > GATE)) continue;
-        for (int32_t m = p->item[k].first; m >= 0; m = f->next[m]) p->item_of[m] = j;
+        if (j < 0 || p->item[j].count + p->item[k].count > MOST_MEMBERS)
+            continue;
+        if ((p->item[j].depth > GATE) != (p->item[k].depth > GATE))
+            continue;
+        for (int32_t m = p->item[k].first; m >= 0; m = f->next[m])
+            p->item_of[m] = j;
         f->next[f->tail[k]] = p->item[j].first;
         p->item[j].first = p->item[k].first;
         p->item[j].count += p->item[k].count;
@@ -187,13 +216,14 @@ static bool sink_items(fuser *f)
     }
     int32_t n = 0;
     for (int32_t k = 0; k < p->n_items; k++)
-        if (p->item[k].count) p->item[n++] = p->item[k];
+        if (p->item[k].count)
+            p->item[n++] = p->item[k];
     p->n_items = n;
     ad__allocate(p->context, memory, 0);
     return true;
 }
 
-/* ---- order ----------------------------------------------------------------------------------------------------------------- */
+/* ---- order ------------------------------------------------------------------------------------------------------- */
 
 /* By depth, keeping the order of creation within one; members become contiguous. */
 static bool order_items(fuser *f)
@@ -202,7 +232,8 @@ static bool order_items(fuser *f)
     ad_context *c = p->context;
     int32_t n = p->n_items;
     plan_item *sorted = ad__allocate(c, NULL, (size_t)(n + 1) * sizeof *sorted);
-    if (!sorted) return false;
+    if (!sorted)
+        return false;
     memcpy(sorted, p->item, (size_t)n * sizeof *sorted);
     plan_item *from = p->item, *to = sorted;
     for (int32_t width = 1; width < n; width *= 2) {
@@ -216,12 +247,14 @@ static bool order_items(fuser *f)
         from = to;
         to = swap;
     }
-    if (from != p->item) memcpy(p->item, from, (size_t)n * sizeof *sorted);
+    if (from != p->item)
+        memcpy(p->item, from, (size_t)n * sizeof *sorted);
     ad__allocate(c, sorted, 0);
     p->gate = n;
     for (int32_t k = 0; k < n; k++) {
         plan_item *it = &p->item[k];
-        if (it->depth >= GATE && p->gate == n) p->gate = k;
+        if (it->depth >= GATE && p->gate == n)
+            p->gate = k;
         int32_t m = it->first;
         it->first = p->n_members;
         for (; m >= 0; m = f->next[m]) {
@@ -239,15 +272,20 @@ bool ad__pass_fuse(plan *p)
     mark_expanded(p);
     size_t bytes = ((size_t)p->n * 3 + (size_t)c->n_shapes + 4) * sizeof(int32_t);
     int32_t *memory = ad__allocate(c, NULL, bytes);
-    if (!memory) return false;
+    if (!memory)
+        return false;
     memset(memory, 0xff, bytes);
     fuser f = { p, memory, memory + p->n, memory + 3 * (int64_t)p->n, memory + 2 * (int64_t)p->n };
     for (int32_t i = 0; i < p->n; i++) {
         int op = p->node[i].op;
-        if (!p->live[i] || p->same[i] != i || p->done[i] || is_source(op) || is_view(op)) continue;
-        if (op == OP_expand && !(p->kept[i] & 2)) continue;
-        if (op < N_ELEMENTWISE) add_elementwise(&f, i);
-        else add_structured(&f, i);
+        if (!p->live[i] || p->same[i] != i || p->done[i] || is_source(op) || is_view(op))
+            continue;
+        if (op == OP_expand && !(p->kept[i] & 2))
+            continue;
+        if (op < N_ELEMENTWISE)
+            add_elementwise(&f, i);
+        else
+            add_structured(&f, i);
     }
     bool done = (~c->passes & (PASS_FUSE | PASS_SINK) || sink_items(&f)) && order_items(&f);
     ad__allocate(c, memory, 0);

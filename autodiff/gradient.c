@@ -1,13 +1,19 @@
-/* The reverse sweep: walks the tape backwards and appends gradient nodes to the same tape, made of the same ops, so that
- * gradients have gradients. Called by ad_gradient and by clients' expansions. */
+/* The reverse sweep: walks the tape backwards and appends gradient nodes to the same tape, made of the same ops, so
+ * that gradients have gradients. Called by ad_gradient and by clients' expansions. */
 #include "autodiff/tape.h"
 
 #include <string.h>
 
-/* ---- the recorded forms that rules are written in ---------------------------------------------------------------------- */
+/* ---- the recorded forms that rules are written in ---------------------------------------------------------------- */
 
-node_id ad__op1(ad_context *c, int op, node_id a) { return ad__elementwise(c, op, &a); }
-node_id ad__op2(ad_context *c, int op, node_id a, node_id b) { return ad__elementwise(c, op, (node_id[]){ a, b }); }
+node_id ad__op1(ad_context *c, int op, node_id a)
+{
+    return ad__elementwise(c, op, &a);
+}
+node_id ad__op2(ad_context *c, int op, node_id a, node_id b)
+{
+    return ad__elementwise(c, op, (node_id[]){ a, b });
+}
 node_id ad__op3(ad_context *c, int op, node_id a, node_id b, node_id d)
 {
     return ad__elementwise(c, op, (node_id[]){ a, b, d });
@@ -45,43 +51,53 @@ node_id ad__op3(ad_context *c, int op, node_id a, node_id b, node_id d)
 #define none (-1)
 #define undefined (-2)
 
-/* ---- elementwise rules, from the rows ----------------------------------------------------------------------------------- */
+/* ---- elementwise rules, from the rows ---------------------------------------------------------------------------- */
 
 #define RULE(name) static void rule_##name(ad_context *context, node_id y, node_id g, const bool *want, node_id *out)
 #define OPERAND(i) ad__inputs(context->tape, y)[i]
-#define AD_OP1(name, formula, gx, ...) \
-    RULE(name) \
-    { \
-        node_id x = OPERAND(0); \
-        (void)context, (void)x, (void)y, (void)g; \
-        if (want[0]) out[0] = gx; \
+#define AD_OP1(name, formula, gx, ...)                                                                                 \
+    RULE(name)                                                                                                         \
+    {                                                                                                                  \
+        node_id x = OPERAND(0);                                                                                        \
+        (void)context, (void)x, (void)y, (void)g;                                                                      \
+        if (want[0])                                                                                                   \
+            out[0] = gx;                                                                                               \
     }
-#define AD_OP2(name, formula, ga, gb, ...) \
-    RULE(name) \
-    { \
-        node_id a = OPERAND(0), b = OPERAND(1); \
-        (void)context, (void)a, (void)b, (void)y, (void)g; \
-        if (want[0]) out[0] = ga; \
-        if (want[1]) out[1] = gb; \
+#define AD_OP2(name, formula, ga, gb, ...)                                                                             \
+    RULE(name)                                                                                                         \
+    {                                                                                                                  \
+        node_id a = OPERAND(0), b = OPERAND(1);                                                                        \
+        (void)context, (void)a, (void)b, (void)y, (void)g;                                                             \
+        if (want[0])                                                                                                   \
+            out[0] = ga;                                                                                               \
+        if (want[1])                                                                                                   \
+            out[1] = gb;                                                                                               \
     }
-#define AD_OP3(name, formula, ga, gb, gc, ...) \
-    RULE(name) \
-    { \
-        node_id a = OPERAND(0), b = OPERAND(1), c = OPERAND(2); \
-        (void)a, (void)b, (void)c, (void)y, (void)g; \
-        if (want[0]) out[0] = ga; \
-        if (want[1]) out[1] = gb; \
-        if (want[2]) out[2] = gc; \
+#define AD_OP3(name, formula, ga, gb, gc, ...)                                                                         \
+    RULE(name)                                                                                                         \
+    {                                                                                                                  \
+        node_id a = OPERAND(0), b = OPERAND(1), c = OPERAND(2);                                                        \
+        (void)a, (void)b, (void)c, (void)y, (void)g;                                                                   \
+        if (want[0])                                                                                                   \
+            out[0] = ga;                                                                                               \
+        if (want[1])                                                                                                   \
+            out[1] = gb;                                                                                               \
+        if (want[2])                                                                                                   \
+            out[2] = gc;                                                                                               \
     }
-#define AD_OP4(name, formula, ga, gb, gc, gd, ...) \
-    RULE(name) \
-    { \
-        node_id a = OPERAND(0), b = OPERAND(1), c = OPERAND(2), d = OPERAND(3); \
-        (void)a, (void)b, (void)c, (void)d, (void)y, (void)g; \
-        if (want[0]) out[0] = ga; \
-        if (want[1]) out[1] = gb; \
-        if (want[2]) out[2] = gc; \
-        if (want[3]) out[3] = gd; \
+#define AD_OP4(name, formula, ga, gb, gc, gd, ...)                                                                     \
+    RULE(name)                                                                                                         \
+    {                                                                                                                  \
+        node_id a = OPERAND(0), b = OPERAND(1), c = OPERAND(2), d = OPERAND(3);                                        \
+        (void)a, (void)b, (void)c, (void)d, (void)y, (void)g;                                                          \
+        if (want[0])                                                                                                   \
+            out[0] = ga;                                                                                               \
+        if (want[1])                                                                                                   \
+            out[1] = gb;                                                                                               \
+        if (want[2])                                                                                                   \
+            out[2] = gc;                                                                                               \
+        if (want[3])                                                                                                   \
+            out[3] = gd;                                                                                               \
     }
 #include "autodiff/ops.def"
 
@@ -96,17 +112,20 @@ static gradient_rule *const rules[N_OPS] = {
 #include "autodiff/structured.def"
 };
 
-/* ---- the sweep ------------------------------------------------------------------------------------------------------------ */
+/* ---- the sweep --------------------------------------------------------------------------------------------------- */
 
 /* needs[i]: node i depends on one of x along ops that pass gradients on. */
 static void mark_needs(const tape *t, node_id y, const node_id *x, int n, uint8_t *needs)
 {
     for (int i = 0; i < n; i++)
-        if (x[i] <= y) needs[x[i]] = 1;
+        if (x[i] <= y)
+            needs[x[i]] = 1;
     for (node_id i = 0; i <= y; i++) {
-        if (needs[i] || !rules[t->node[i].op]) continue;
+        if (needs[i] || !rules[t->node[i].op])
+            continue;
         const int32_t *in = ad__inputs(t, i);
-        for (int j = 0; j < t->node[i].n_inputs && !needs[i]; j++) needs[i] = needs[in[j]];
+        for (int j = 0; j < t->node[i].n_inputs && !needs[i]; j++)
+            needs[i] = needs[in[j]];
     }
 }
 
@@ -127,29 +146,35 @@ static bool arrive(ad_context *c, node_id i, int j, node_id d, node_id *gradient
 
 bool ad__gradient(ad_context *c, node_id y, const node_id *x, int n, node_id *out)
 {
-    if (!ad__ok(c) || y < 0) return false;
+    if (!ad__ok(c) || y < 0)
+        return false;
     int64_t count = y + 1;
     for (int i = 0; i < n; i++)
-        if (x[i] >= count) count = x[i] + 1;
+        if (x[i] >= count)
+            count = x[i] + 1;
     node_id *gradient = ad__step_bytes(c, (size_t)count * (sizeof *gradient + 1));
-    if (!gradient) return false;
+    if (!gradient)
+        return false;
     uint8_t *needs = (uint8_t *)(gradient + count);
     memset(gradient, 0xff, (size_t)count * sizeof *gradient);
     memset(needs, 0, (size_t)count);
     mark_needs(c->tape, y, x, n, needs);
-    if (needs[y]) gradient[y] = ad__expand_to(c, ad__constant(c, 1), c->tape->node[y].shape);
+    if (needs[y])
+        gradient[y] = ad__expand_to(c, ad__constant(c, 1), c->tape->node[y].shape);
     enum { FEW = 8 };
     for (node_id i = y; i >= 0 && ad__ok(c); i--) {
         const node *nd = &c->tape->node[i];
         gradient_rule *rule = rules[nd->op];
-        if (gradient[i] < 0 || !rule || !needs[i]) continue;
+        if (gradient[i] < 0 || !rule || !needs[i])
+            continue;
         int32_t saved_site = c->tape->site, n_inputs = nd->n_inputs;
         bool few_want[FEW], *want = few_want;
         node_id few_d[FEW], *d = few_d;
         if (n_inputs > FEW) {
             want = ad__step_bytes(c, (size_t)n_inputs);
             d = ad__step_bytes(c, (size_t)n_inputs * sizeof *d);
-            if (!want || !d) break;
+            if (!want || !d)
+                break;
         }
         c->tape->site = nd->site; /* a gradient belongs to the site of its node */
         for (int j = 0; j < n_inputs; j++) {
@@ -158,26 +183,34 @@ bool ad__gradient(ad_context *c, node_id y, const node_id *x, int n, node_id *ou
         }
         rule(c, i, gradient[i], want, d);
         for (int j = 0; j < n_inputs && ad__ok(c); j++)
-            if (want[j] && d[j] != -1) arrive(c, i, j, d[j], gradient);
+            if (want[j] && d[j] != -1)
+                arrive(c, i, j, d[j], gradient);
         c->tape->site = saved_site;
     }
-    for (int i = 0; i < n; i++) out[i] = ad__ok(c) ? gradient[x[i]] : -1;
+    for (int i = 0; i < n; i++)
+        out[i] = ad__ok(c) ? gradient[x[i]] : -1;
     return ad__ok(c);
 }
 
-void (ad_gradient)(ad_tensor *y, ad_tensor *const *x, int n, ad_tensor **out)
+void(ad_gradient)(ad_tensor *y, ad_tensor *const *x, int n, ad_tensor **out)
 {
     ad_context *c = ad__open_context();
-    for (int i = 0; i < n; i++) out[i] = AD_NIL;
-    if (!c) return;
+    for (int i = 0; i < n; i++)
+        out[i] = AD_NIL;
+    if (!c)
+        return;
     node_id *in = ad__step_bytes(c, (size_t)n * 2 * sizeof *in), *d = in + n;
     node_id of = in ? ad__node(c, y, "ad_gradient's first argument") : -1;
-    if (of < 0) return;
+    if (of < 0)
+        return;
     for (int i = 0; i < n; i++)
-        if ((in[i] = ad__node(c, x[i], "an argument of ad_gradient")) < 0) return;
-    if (!ad__gradient(c, of, in, n, d)) return;
+        if ((in[i] = ad__node(c, x[i], "an argument of ad_gradient")) < 0)
+            return;
+    if (!ad__gradient(c, of, in, n, d))
+        return;
     for (int i = 0; i < n; i++) {
-        if (d[i] < 0) d[i] = ad__expand_to(c, ad__constant(c, 0), c->tape->node[in[i]].shape);
+        if (d[i] < 0)
+            d[i] = ad__expand_to(c, ad__constant(c, 0), c->tape->node[in[i]].shape);
         out[i] = ad__handle(c, d[i]);
     }
 }

@@ -5,7 +5,10 @@
 #include "autodiff/plan.h"
 
 enum { LINE = 64 };
-static size_t aligned(size_t n) { return (n + LINE - 1) & ~(size_t)(LINE - 1); }
+static size_t aligned(size_t n)
+{
+    return (n + LINE - 1) & ~(size_t)(LINE - 1);
+}
 
 typedef struct span { /* free bytes of the block */
     size_t offset, size;
@@ -23,23 +26,26 @@ typedef struct placer {
 
 /* Every node whose memory item k reads, once for each reading. */
 #define EACH_READ(p, k, m, from)                                                                                       \
-    for (int32_t m##_ = (p)->item[k].first; m##_ < (p)->item[k].first + (p)->item[k].count; m##_++)                   \
-        for (int32_t m = (p)->member[m##_], j_ = 0, from; j_ < (p)->node[m].n_inputs && (from = read_of(p, m, j_), 1); j_++)
+    for (int32_t m##_ = (p)->item[k].first; m##_ < (p)->item[k].first + (p)->item[k].count; m##_++)                    \
+        for (int32_t m = (p)->member[m##_], j_ = 0, from; j_ < (p)->node[m].n_inputs && (from = read_of(p, m, j_), 1); \
+             j_++)
 
 static int32_t read_of(const plan *p, int32_t m, int j)
 {
-    if (p->node[m].op == OP_expand) return ad__plan_operand(p, m, NULL);
+    if (p->node[m].op == OP_expand)
+        return ad__plan_operand(p, m, NULL);
     int32_t in = plan_inputs(p, m)[j];
     return p->node[m].op < N_ELEMENTWISE ? ad__plan_operand(p, in, NULL) : ad__plan_source(p, in);
 }
 
-/* ---- free spans: first fit, neighbours joined ----------------------------------------------------------------------------- */
+/* ---- free spans: first fit, neighbours joined -------------------------------------------------------------------- */
 
 static size_t take(placer *l, size_t size)
 {
     int64_t best = -1;
     for (int64_t i = 0; i < l->n_spans; i++)
-        if (l->spans[i].size >= size && (best < 0 || l->spans[i].size < l->spans[best].size)) best = i;
+        if (l->spans[i].size >= size && (best < 0 || l->spans[i].size < l->spans[best].size))
+            best = i;
     if (best < 0) {
         size_t at = l->end;
         l->end += size;
@@ -48,7 +54,8 @@ static size_t take(placer *l, size_t size)
     size_t at = l->spans[best].offset;
     l->spans[best].offset += size;
     l->spans[best].size -= size;
-    if (!l->spans[best].size) l->spans[best] = l->spans[--l->n_spans];
+    if (!l->spans[best].size)
+        l->spans[best] = l->spans[--l->n_spans];
     return at;
 }
 
@@ -57,7 +64,8 @@ static bool give(placer *l, size_t offset, size_t size)
     for (int64_t i = 0; i < l->n_spans;) { /* join with neighbours until none is left */
         span s = l->spans[i];
         if (s.offset + s.size == offset || offset + size == s.offset) {
-            if (s.offset < offset) offset = s.offset;
+            if (s.offset < offset)
+                offset = s.offset;
             size += s.size;
             l->spans[i] = l->spans[--l->n_spans];
             i = 0;
@@ -69,51 +77,61 @@ static bool give(placer *l, size_t offset, size_t size)
         l->end = offset; /* the top shrinks back; the block keeps its greatest size elsewhere */
         return true;
     }
-    if (!ad__reserve(l->p->context, &l->spans, &l->cap_spans, l->n_spans + 1, sizeof *l->spans)) return false;
+    if (!ad__reserve(l->p->context, &l->spans, &l->cap_spans, l->n_spans + 1, sizeof *l->spans))
+        return false;
     l->spans[l->n_spans++] = (span){ offset, size };
     return true;
 }
 
-/* ---- sources --------------------------------------------------------------------------------------------------------------- */
+/* ---- sources ----------------------------------------------------------------------------------------------------- */
 
 static void place_sources(plan *p)
 {
     for (int32_t i = 0; i < p->n; i++) {
         const node *n = &p->node[i];
-        if (!p->live[i]) continue;
-        if (n->op == OP_state) p->place[i] = (place){ PLACE_TENSOR, (int32_t)plan_attrs(p, i)[1], 0 };
-        if (n->op == OP_input) p->place[i] = (place){ PLACE_BOUND, n->bind, 0 };
+        if (!p->live[i])
+            continue;
+        if (n->op == OP_state)
+            p->place[i] = (place){ PLACE_TENSOR, (int32_t)plan_attrs(p, i)[1], 0 };
+        if (n->op == OP_input)
+            p->place[i] = (place){ PLACE_BOUND, n->bind, 0 };
         if (n->op == OP_scalar)
-            p->place[i] = (place){ PLACE_BLOCK, p->segment, (int64_t)p->scalar_offset + n->bind * (int64_t)sizeof(double) };
+            p->place[i] =
+                (place){ PLACE_BLOCK, p->segment, (int64_t)p->scalar_offset + n->bind * (int64_t)sizeof(double) };
         if (n->op == OP_constant) {
             double value;
             memcpy(&value, plan_attrs(p, i), sizeof value);
-            p->place[i] = (place){ PLACE_BLOCK, p->segment,
-                                   (int64_t)(p->scalar_offset + (size_t)(p->n_scalars + p->n_constants) * sizeof(double)) };
+            p->place[i] =
+                (place){ PLACE_BLOCK, p->segment,
+                         (int64_t)(p->scalar_offset + (size_t)(p->n_scalars + p->n_constants) * sizeof(double)) };
             p->constant[p->n_constants++] = value;
         }
     }
 }
 
-/* ---- assignments in place ----------------------------------------------------------------------------------------------------- */
+/* ---- assignments in place ---------------------------------------------------------------------------------------- */
 
-/* Whether every reading of the state's old value lies in the item that computes the new one, not behind it, and element by
- * element; then the new value may be written over the old. */
+/* Whether every reading of the state's old value lies in the item that computes the new one, not behind it, and element
+ * by element; then the new value may be written over the old. */
 static bool may_overwrite(const plan *p, int32_t state, int32_t value)
 {
     int32_t k = p->item_of[value];
-    if (k < p->gate || p->node[value].op >= N_ELEMENTWISE || p->node[value].shape != p->node[state].shape) return false;
+    if (k < p->gate || p->node[value].op >= N_ELEMENTWISE || p->node[value].shape != p->node[state].shape)
+        return false;
     for (int32_t i = p->gate; i < p->n_items; i++) {
         bool behind = false;
         for (int32_t a = p->item[i].first; a < p->item[i].first + p->item[i].count; a++) {
             int32_t m = p->member[a];
             bool assigns = p->node[m].op == OP_assign;
             for (int j = assigns ? 1 : 0; j < p->node[m].n_inputs; j++) {
-                if (read_of(p, m, j) != state) continue;
-                if (i != k || behind || p->node[m].op >= N_ELEMENTWISE) return false;
+                if (read_of(p, m, j) != state)
+                    continue;
+                if (i != k || behind || p->node[m].op >= N_ELEMENTWISE)
+                    return false;
                 int32_t shape;
                 ad__plan_operand(p, plan_inputs(p, m)[j], &shape);
-                if (shape != p->node[state].shape) return false;
+                if (shape != p->node[state].shape)
+                    return false;
             }
             behind |= m == value;
         }
@@ -125,16 +143,17 @@ static void place_assignments(plan *p)
 {
     for (int32_t k = p->gate; k < p->n_items; k++) {
         int32_t m = p->member[p->item[k].first];
-        if (p->node[m].op != OP_assign) continue;
+        if (p->node[m].op != OP_assign)
+            continue;
         int32_t state = ad__plan_source(p, plan_inputs(p, m)[0]), value = ad__plan_source(p, plan_inputs(p, m)[1]);
         p->place[m] = p->place[state];
-        if (p->context->passes & PASS_OVERWRITE && p->item_of[value] >= 0 && p->place[value].kind == PLACE_NONE && !(p->kept[value] & 1) &&
-            may_overwrite(p, state, value))
+        if (p->context->passes & PASS_OVERWRITE && p->item_of[value] >= 0 && p->place[value].kind == PLACE_NONE &&
+            !(p->kept[value] & 1) && may_overwrite(p, state, value))
             p->place[value] = p->place[state];
     }
 }
 
-/* ---- the pass --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the pass ---------------------------------------------------------------------------------------------------- */
 
 static bool place_items(placer *l, bool reuse)
 {
@@ -143,13 +162,18 @@ static bool place_items(placer *l, bool reuse)
     for (int32_t k = 0; k < p->n_items; k++) {
         for (int32_t a = p->item[k].first; a < p->item[k].first + p->item[k].count; a++) {
             int32_t m = p->member[a];
-            if (p->place[m].kind != PLACE_NONE) continue;
-            if (l->last[m] < 0 && p->node[m].op < N_ELEMENTWISE) continue; /* lives and dies within its item's tiles */
+            if (p->place[m].kind != PLACE_NONE)
+                continue;
+            if (l->last[m] < 0 && p->node[m].op < N_ELEMENTWISE)
+                continue; /* lives and dies within its item's tiles */
             size_t size = aligned(ad__plan_bytes(p, m));
-            if (!size) size = LINE;
+            if (!size)
+                size = LINE;
             p->place[m] = (place){ PLACE_BLOCK, p->segment, (int64_t)take(l, size) };
-            if (l->end > greatest) greatest = l->end;
-            if (l->last[m] < 0) l->last[m] = k; /* read by no one: an effect */
+            if (l->end > greatest)
+                greatest = l->end;
+            if (l->last[m] < 0)
+                l->last[m] = k; /* read by no one: an effect */
             if (l->last[m] < p->n_items) {
                 l->after[m] = l->dies[l->last[m]];
                 l->dies[l->last[m]] = m;
@@ -157,7 +181,8 @@ static bool place_items(placer *l, bool reuse)
         }
         for (int32_t m = l->dies[k]; reuse && m >= 0; m = l->after[m]) {
             size_t size = aligned(ad__plan_bytes(p, m));
-            if (!give(l, (size_t)p->place[m].offset, size ? size : LINE)) return false;
+            if (!give(l, (size_t)p->place[m].offset, size ? size : LINE))
+                return false;
         }
     }
     p->block_bytes = greatest;
@@ -169,11 +194,13 @@ bool ad__pass_place(plan *p, bool final)
     ad_context *c = p->context;
     int64_t n = p->n + 1, items = p->n_items + 1;
     int32_t *memory = ad__allocate(c, NULL, (size_t)(2 * n + items) * sizeof *memory);
-    if (!memory) return false;
+    if (!memory)
+        return false;
     memset(memory, 0xff, (size_t)(2 * n + items) * sizeof *memory);
     placer l = { .p = p, .last = memory, .after = memory + n, .dies = memory + 2 * n };
     int64_t constants = 0;
-    for (int32_t i = 0; i < p->n; i++) constants += p->live[i] && p->node[i].op == OP_constant;
+    for (int32_t i = 0; i < p->n; i++)
+        constants += p->live[i] && p->node[i].op == OP_constant;
     l.end = aligned((size_t)(p->n_scalars + constants) * sizeof(double));
     place_sources(p);
     place_assignments(p);
@@ -181,12 +208,14 @@ bool ad__pass_place(plan *p, bool final)
         EACH_READ(p, k, m, from)
         {
             bool same_item = p->item_of[from] == k && p->node[m].op < N_ELEMENTWISE;
-            if (same_item || l.last[from] >= k) continue;
+            if (same_item || l.last[from] >= k)
+                continue;
             l.last[from] = k;
         }
     }
     for (int32_t i = 0; i < p->n; i++)
-        if (p->kept[i] & 1 || (!final && l.last[i] >= 0)) l.last[i] = p->n_items;
+        if (p->kept[i] & 1 || (!final && l.last[i] >= 0))
+            l.last[i] = p->n_items;
     bool done = place_items(&l, final && c->passes & PASS_REUSE);
     ad__allocate(c, l.spans, 0);
     ad__allocate(c, memory, 0);

@@ -11,16 +11,20 @@ int32_t ad__plan_source(const plan *p, int32_t id)
     for (;;) {
         id = p->same[id];
         int op = p->node[id].op;
-        if (op != OP_reshape && op != OP_stop_gradient) return id;
-        if (p->done[id]) return id; /* computed by an earlier segment */
+        if (op != OP_reshape && op != OP_stop_gradient)
+            return id;
+        if (p->done[id])
+            return id; /* computed by an earlier segment */
         id = plan_inputs(p, id)[0];
     }
 }
 
 size_t ad__plan_bytes(const plan *p, int32_t id)
 {
-    if (p->node[id].op == OP_weighted_total) return 2 * sizeof(double);
-    if (p->node[id].op == OP_guard) return sizeof(double);
+    if (p->node[id].op == OP_weighted_total)
+        return 2 * sizeof(double);
+    if (p->node[id].op == OP_guard)
+        return sizeof(double);
     return (size_t)plan_size(p, id) * ad__dtype_bytes(p->context, p->node[id].dtype);
 }
 
@@ -39,31 +43,36 @@ uint32_t ad__passes_wanted(void)
     for (size_t n; without && *without; without += n + (without[n] == ',')) {
         n = strcspn(without, ",");
         for (size_t i = 0; i < sizeof passes / sizeof *passes; i++)
-            if (strlen(passes[i].name) == n && !strncmp(passes[i].name, without, n)) wanted &= ~passes[i].bit;
+            if (strlen(passes[i].name) == n && !strncmp(passes[i].name, without, n))
+                wanted &= ~passes[i].bit;
     }
     return wanted;
 }
 
-/* ---- what the run needs ------------------------------------------------------------------------------------------------ */
+/* ---- what the run needs ------------------------------------------------------------------------------------------ */
 
-/* Marks with `bit` every node that id needs and that no earlier segment has computed. Nodes come after their inputs, so one
- * sweep downwards suffices. */
+/* Marks with `bit` every node that id needs and that no earlier segment has computed. Nodes come after their inputs, so
+ * one sweep downwards suffices. */
 static void mark(plan *p, uint8_t bit)
 {
     for (int32_t i = p->n - 1; i >= 0; i--) {
-        if (!(p->live[i] & bit) || p->done[i]) continue;
+        if (!(p->live[i] & bit) || p->done[i])
+            continue;
         const int32_t *in = plan_inputs(p, i);
-        for (int j = 0; j < p->node[i].n_inputs; j++) p->live[in[j]] |= bit;
+        for (int j = 0; j < p->node[i].n_inputs; j++)
+            p->live[in[j]] |= bit;
     }
 }
 
 /* live: bit 1 needed at all, bit 2 needed before the gate (by a root or the guard). */
 bool ad__pass_live(plan *p, bool commit)
 {
-    for (int i = 0; i < p->n_roots; i++) p->live[p->root[i]] = 3;
+    for (int i = 0; i < p->n_roots; i++)
+        p->live[p->root[i]] = 3;
     p->guard = -1;
     for (int32_t i = 0; commit && i < p->n; i++) {
-        if (p->node[i].op == OP_assign && !p->done[i]) p->live[i] = 1;
+        if (p->node[i].op == OP_assign && !p->done[i])
+            p->live[i] = 1;
         if (p->node[i].op == OP_guard && !p->done[i]) {
             p->live[i] = 3;
             p->guard = i;
@@ -74,7 +83,7 @@ bool ad__pass_live(plan *p, bool commit)
     return true;
 }
 
-/* ---- common subexpressions ------------------------------------------------------------------------------------------------ */
+/* ---- common subexpressions --------------------------------------------------------------------------------------- */
 
 static bool equal_nodes(const plan *p, int32_t a, int32_t b)
 {
@@ -89,8 +98,10 @@ static uint64_t hash_node(const plan *p, int32_t i)
 {
     const node *n = &p->node[i];
     uint64_t h = ad__mix((uint64_t)n->op << 40 ^ (uint64_t)(uint32_t)n->shape << 8 ^ (uint64_t)(uint32_t)n->bind);
-    for (int j = 0; j < n->n_inputs; j++) h = (h ^ (uint64_t)plan_inputs(p, i)[j]) * 0x9e3779b97f4a7c15u;
-    for (int j = 0; j < n->n_attrs; j++) h = (h ^ (uint64_t)plan_attrs(p, i)[j]) * 0x9e3779b97f4a7c15u;
+    for (int j = 0; j < n->n_inputs; j++)
+        h = (h ^ (uint64_t)plan_inputs(p, i)[j]) * 0x9e3779b97f4a7c15u;
+    for (int j = 0; j < n->n_attrs; j++)
+        h = (h ^ (uint64_t)plan_attrs(p, i)[j]) * 0x9e3779b97f4a7c15u;
     return ad__mix(h);
 }
 
@@ -98,19 +109,26 @@ static uint64_t hash_node(const plan *p, int32_t i)
 bool ad__pass_common(plan *p)
 {
     int64_t slots = 64;
-    while (slots < 2 * p->n) slots *= 2;
+    while (slots < 2 * p->n)
+        slots *= 2;
     int32_t *table = ad__allocate(p->context, NULL, (size_t)slots * sizeof *table);
-    if (!table) return false;
+    if (!table)
+        return false;
     memset(table, 0xff, (size_t)slots * sizeof *table);
     for (int32_t i = 0; i < p->n; i++) {
-        if (!p->live[i]) continue;
+        if (!p->live[i])
+            continue;
         int32_t *in = p->input + p->node[i].input;
-        for (int j = 0; j < p->node[i].n_inputs; j++) in[j] = p->same[in[j]];
+        for (int j = 0; j < p->node[i].n_inputs; j++)
+            in[j] = p->same[in[j]];
         int op = p->node[i].op;
-        if (op == OP_assign || op == OP_guard || op == OP_run) continue;
-        if (p->done[i]) continue; /* its state may have changed since: a later node is not it */
+        if (op == OP_assign || op == OP_guard || op == OP_run)
+            continue;
+        if (p->done[i])
+            continue; /* its state may have changed since: a later node is not it */
         int64_t at = (int64_t)(hash_node(p, i) & (uint64_t)(slots - 1));
-        while (table[at] >= 0 && !equal_nodes(p, table[at], i)) at = (at + 1) & (slots - 1);
+        while (table[at] >= 0 && !equal_nodes(p, table[at], i))
+            at = (at + 1) & (slots - 1);
         if (table[at] < 0) {
             table[at] = i;
         } else {
@@ -120,26 +138,29 @@ bool ad__pass_common(plan *p)
             p->live[i] = 0;
         }
     }
-    for (int i = 0; i < p->n_roots; i++) p->root[i] = p->same[p->root[i]];
+    for (int i = 0; i < p->n_roots; i++)
+        p->root[i] = p->same[p->root[i]];
     ad__allocate(p->context, table, 0);
     /* a node revived early for an update may now be needed before the gate: its inputs with it */
     mark(p, 2);
     return true;
 }
 
-/* ---- building --------------------------------------------------------------------------------------------------------------- */
+/* ---- building ---------------------------------------------------------------------------------------------------- */
 
 static void *copy(ad_context *c, const void *from, int64_t n, size_t element)
 {
     void *to = ad__allocate(c, NULL, (size_t)(n + 1) * element);
-    if (to && n) memcpy(to, from, (size_t)n * element);
+    if (to && n)
+        memcpy(to, from, (size_t)n * element);
     return to;
 }
 
 static void *filled(ad_context *c, int64_t n, size_t element, int byte)
 {
     void *to = ad__allocate(c, NULL, (size_t)(n + 1) * element);
-    if (to) memset(to, byte, (size_t)(n + 1) * element);
+    if (to)
+        memset(to, byte, (size_t)(n + 1) * element);
     return to;
 }
 
@@ -167,7 +188,8 @@ static bool copy_tape(plan *p, const tape *t, const run_request *r)
     p->position = filled(c, t->n, sizeof *p->position, 0);
     p->member = filled(c, t->n, sizeof *p->member, 0);
     p->constant = filled(c, t->n, sizeof *p->constant, 0);
-    if (!ad__ok(c)) return false;
+    if (!ad__ok(c))
+        return false;
     for (int32_t i = 0; i < p->n; i++) {
         p->same[i] = i;
         p->place[i] = ad__place(t, i);
@@ -179,7 +201,8 @@ static bool copy_tape(plan *p, const tape *t, const run_request *r)
 plan *ad__plan_build(ad_context *c, const run_request *r, const tape_mark *key, uint64_t hash)
 {
     plan *p = ad__allocate(c, NULL, sizeof *p);
-    if (!p) return NULL;
+    if (!p)
+        return NULL;
     memset(p, 0, sizeof *p);
     p->context = c;
     p->hash = hash;
@@ -187,9 +210,8 @@ plan *ad__plan_build(ad_context *c, const run_request *r, const tape_mark *key, 
     p->key_inputs = key->n_inputs;
     p->key_attrs = key->n_attrs;
     const tape *t = c->tape;
-    if (copy_tape(p, t, r) && ad__pass_live(p, r->commit) &&
-        (!(c->passes & PASS_COMMON) || ad__pass_common(p)) && ad__pass_fuse(p) && ad__pass_place(p, r->final) &&
-        (p->program = c->backend->lower(c->backend_state, p)))
+    if (copy_tape(p, t, r) && ad__pass_live(p, r->commit) && (!(c->passes & PASS_COMMON) || ad__pass_common(p)) &&
+        ad__pass_fuse(p) && ad__pass_place(p, r->final) && (p->program = c->backend->lower(c->backend_state, p)))
         return p;
     ad__plan_free(c, p);
     return NULL;
@@ -197,9 +219,11 @@ plan *ad__plan_build(ad_context *c, const run_request *r, const tape_mark *key, 
 
 void ad__plan_free(ad_context *c, plan *p)
 {
-    if (p->program) c->backend->release(c->backend_state, p->program);
-    void *arrays[] = { p->node, p->input,  p->attr, p->place,  p->root,     p->live, p->kept,
-                       p->same, p->item_of, p->item, p->member, p->constant, p->key_input, p->done, p->position };
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) ad__allocate(c, arrays[i], 0);
+    if (p->program)
+        c->backend->release(c->backend_state, p->program);
+    void *arrays[] = { p->node,    p->input, p->attr,   p->place,    p->root,      p->live, p->kept,    p->same,
+                       p->item_of, p->item,  p->member, p->constant, p->key_input, p->done, p->position };
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        ad__allocate(c, arrays[i], 0);
     ad__allocate(c, p, 0);
 }

@@ -11,8 +11,8 @@
  * tile by tile, with the reductions that end in it. Members lie in plan->member[first ...]. */
 typedef struct plan_item {
     int32_t first, count;
-    int32_t depth;  /* 1 + the greatest depth among the items it reads */
-    int32_t shape;  /* loop shape of an elementwise item, else -1 */
+    int32_t depth; /* 1 + the greatest depth among the items it reads */
+    int32_t shape; /* loop shape of an elementwise item, else -1 */
 } plan_item;
 
 struct plan {
@@ -39,10 +39,10 @@ struct plan {
     plan_item *item;
     int32_t n_items, *member, n_members;
     int32_t *position; /* of each node with an item: its index in member */
-    int32_t gate; /* items from this one on wait for the guard */
+    int32_t gate;      /* items from this one on wait for the guard */
 
-    place *place;     /* of each node that has memory; views share their operand's */
-    int segment;      /* ordinal of the block it writes */
+    place *place; /* of each node that has memory; views share their operand's */
+    int segment;  /* ordinal of the block it writes */
     size_t block_bytes;
     size_t scalar_offset; /* in the block: the run-time numbers as reals, then the constants */
     int32_t n_scalars;
@@ -60,8 +60,14 @@ int32_t ad__plan_source(const plan *p, int32_t id);
 /* The node whose memory an elementwise member reads for its operand id, and the shape it is read under: expansions are
  * looked through, since such an operand is broadcast to the loop as it is loaded. */
 int32_t ad__plan_operand(const plan *p, int32_t id, int32_t *shape);
-static inline const int32_t *plan_inputs(const plan *p, int32_t id) { return p->input + p->node[id].input; }
-static inline const int64_t *plan_attrs(const plan *p, int32_t id) { return p->attr + p->node[id].attr; }
+static inline const int32_t *plan_inputs(const plan *p, int32_t id)
+{
+    return p->input + p->node[id].input;
+}
+static inline const int64_t *plan_attrs(const plan *p, int32_t id)
+{
+    return p->attr + p->node[id].attr;
+}
 static inline int64_t plan_size(const plan *p, int32_t id)
 {
     return ad__shape_info(p->context, p->node[id].shape)->size;
@@ -82,7 +88,7 @@ enum {
     PLAN_PASSES(X)
 #undef X
 #define X(name, text, what) PASS_##name = 1 << PASS_BIT_##name,
-    PLAN_PASSES(X)
+        PLAN_PASSES(X)
 #undef X
 };
 uint32_t ad__passes_wanted(void); /* all but those that $TAPER_WITHOUT lists */

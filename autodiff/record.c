@@ -19,10 +19,16 @@ static const uint8_t arities[N_ELEMENTWISE] = {
 #define AD_OP4(name, ...) [OP_##name] = 4,
 #include "autodiff/ops.def"
 };
-const char *ad__op_name(int op) { return op >= 0 && op < N_OPS ? names[op] : "?"; }
-int ad__arity(int op) { return arities[op]; }
+const char *ad__op_name(int op)
+{
+    return op >= 0 && op < N_OPS ? names[op] : "?";
+}
+int ad__arity(int op)
+{
+    return arities[op];
+}
 
-/* ---- elementwise ------------------------------------------------------------------------------------------------------ */
+/* ---- elementwise ------------------------------------------------------------------------------------------------- */
 
 static node_id as_real(ad_context *c, node_id x)
 {
@@ -34,14 +40,17 @@ static node_id as_real(ad_context *c, node_id x)
 static int32_t joint_shape(ad_context *c, int op, int32_t one, int32_t other)
 {
     const ad_shape *a = &ad__shape_info(c, one)->shape, *b = &ad__shape_info(c, other)->shape;
-    if (b->rank == 0) return one;
-    if (a->rank == 0) return other;
+    if (b->rank == 0)
+        return one;
+    if (a->rank == 0)
+        return other;
     size_t at = ((size_t)one * 31 + (size_t)other) % (sizeof c->broadcast / sizeof *c->broadcast);
-    if (c->broadcast[at].joint >= 0 && c->broadcast[at].a == one && c->broadcast[at].b == other) return c->broadcast[at].joint;
+    if (c->broadcast[at].joint >= 0 && c->broadcast[at].a == one && c->broadcast[at].b == other)
+        return c->broadcast[at].joint;
     ad_shape joint;
     if (!ad__broadcast(a, b, &joint)) {
-        ad__fail(c, AD_ERROR_SHAPE, "sizes must agree from the right, or be 1", "ad_%s: shapes %s and %s do not broadcast",
-                 names[op], ad__shape_text(c, a), ad__shape_text(c, b));
+        ad__fail(c, AD_ERROR_SHAPE, "sizes must agree from the right, or be 1",
+                 "ad_%s: shapes %s and %s do not broadcast", names[op], ad__shape_text(c, a), ad__shape_text(c, b));
         return -1;
     }
     int32_t shape = ad__shape(c, &joint);
@@ -68,14 +77,18 @@ node_id ad__elementwise(ad_context *c, int op, const node_id *inputs)
         return logit_of_sigmoid(c, inputs[0]);
     node_id in[4] = { -1, -1, -1, -1 };
     for (int i = 0; i < arity; i++) {
-        if (inputs[i] < 0) return -1;
-        if ((in[i] = as_real(c, inputs[i])) < 0) return -1;
+        if (inputs[i] < 0)
+            return -1;
+        if ((in[i] = as_real(c, inputs[i])) < 0)
+            return -1;
     }
     int32_t shape = c->tape->node[in[0]].shape;
     for (int i = 1; i < arity; i++) {
         int32_t other = c->tape->node[in[i]].shape;
-        if (other == shape) continue;
-        if ((shape = joint_shape(c, op, shape, other)) < 0) return -1;
+        if (other == shape)
+            continue;
+        if ((shape = joint_shape(c, op, shape, other)) < 0)
+            return -1;
     }
     return ad__append(c, op, AD_REAL, shape, in, arity, NULL, 0, -1);
 }
@@ -83,17 +96,19 @@ node_id ad__elementwise(ad_context *c, int op, const node_id *inputs)
 static ad_tensor *record_slowly(ad_context *c, int op, int arity, ad_tensor *const *operands)
 {
     static const char *const ordinal[] = { "first operand", "second operand", "third operand", "fourth operand" };
-    if (!c || !ad__ok(c)) return AD_NIL;
+    if (!c || !ad__ok(c))
+        return AD_NIL;
     node_id in[4] = { -1, -1, -1, -1 };
     for (int i = 0; i < arity; i++) {
         in[i] = ad__node(c, operands[i], ordinal[i]);
-        if (in[i] < 0) return AD_NIL;
+        if (in[i] < 0)
+            return AD_NIL;
     }
     return ad__handle(c, ad__elementwise(c, op, in));
 }
 
-/* What nearly every call is: operands that are reals of this tape, of one shape or scalars, and room for the node. Twenty
- * instructions for what record_slowly does in two hundred; it does the rest. */
+/* What nearly every call is: operands that are reals of this tape, of one shape or scalars, and room for the node.
+ * Twenty instructions for what record_slowly does in two hundred; it does the rest. */
 static inline __attribute__((always_inline)) ad_tensor *record(int op, int arity, ad_tensor *const *operands)
 {
     ad_context *c = ad__current();
@@ -108,48 +123,61 @@ static inline __attribute__((always_inline)) ad_tensor *record(int op, int arity
         const node *n = &t->node[handle_index(operands[i])];
         if (n->dtype != AD_REAL || (n->shape && shape && n->shape != shape))
             return record_slowly(c, op, arity, operands);
-        if (n->shape) shape = n->shape;
+        if (n->shape)
+            shape = n->shape;
     }
     int32_t *in = t->input + t->n_inputs;
-    for (int i = 0; i < arity; i++) in[i] = handle_index(operands[i]);
-    t->node[t->n] = (node){ (uint16_t)op, AD_REAL, 0,  shape,   (int32_t)t->n_inputs, arity,
-                            (int32_t)t->n_attrs,   -1, t->site, 0 };
+    for (int i = 0; i < arity; i++)
+        in[i] = handle_index(operands[i]);
+    t->node[t->n] =
+        (node){ (uint16_t)op, AD_REAL, 0, shape, (int32_t)t->n_inputs, arity, (int32_t)t->n_attrs, -1, t->site, 0 };
     t->where[t->n] = (source_line){ c->file, c->line };
     t->n_inputs += arity;
     return ad__handle(c, (node_id)t->n++);
 }
 
 /* The public functions; parenthesised names, since in C the same names are masks. */
-#define AD_OP1(name, ...) \
-    ad_tensor *(ad_##name)(ad_tensor * x) { return record(OP_##name, 1, (ad_tensor *const[]){ x }); }
-#define AD_OP2(name, ...) \
-    ad_tensor *(ad_##name)(ad_tensor * a, ad_tensor * b) { return record(OP_##name, 2, (ad_tensor *const[]){ a, b }); }
-#define AD_OP3(name, ...) \
-    ad_tensor *(ad_##name)(ad_tensor * a, ad_tensor * b, ad_tensor * d) \
-    { \
-        return record(OP_##name, 3, (ad_tensor *const[]){ a, b, d }); \
+#define AD_OP1(name, ...)                                                                                              \
+    ad_tensor *(ad_##name)(ad_tensor * x)                                                                              \
+    {                                                                                                                  \
+        return record(OP_##name, 1, (ad_tensor *const[]){ x });                                                        \
     }
-#define AD_OP4(name, ...) \
-    ad_tensor *(ad_##name)(ad_tensor * a, ad_tensor * b, ad_tensor * d, ad_tensor * e) \
-    { \
-        return record(OP_##name, 4, (ad_tensor *const[]){ a, b, d, e }); \
+#define AD_OP2(name, ...)                                                                                              \
+    ad_tensor *(ad_##name)(ad_tensor * a, ad_tensor * b)                                                               \
+    {                                                                                                                  \
+        return record(OP_##name, 2, (ad_tensor *const[]){ a, b });                                                     \
+    }
+#define AD_OP3(name, ...)                                                                                              \
+    ad_tensor *(ad_##name)(ad_tensor * a, ad_tensor * b, ad_tensor * d)                                                \
+    {                                                                                                                  \
+        return record(OP_##name, 3, (ad_tensor *const[]){ a, b, d });                                                  \
+    }
+#define AD_OP4(name, ...)                                                                                              \
+    ad_tensor *(ad_##name)(ad_tensor * a, ad_tensor * b, ad_tensor * d, ad_tensor * e)                                 \
+    {                                                                                                                  \
+        return record(OP_##name, 4, (ad_tensor *const[]){ a, b, d, e });                                               \
     }
 #include "autodiff/ops.def"
 
-/* ---- sources ------------------------------------------------------------------------------------------------------------ */
+/* ---- sources ----------------------------------------------------------------------------------------------------- */
 
 /* The context when a tape is open and all is well; else NULL, with the error. */
 ad_context *ad__open_context(void)
 {
     ad_context *c = ad__current();
-    if (!c || !ad__ok(c)) return NULL;
-    if (c->tape) return c;
+    if (!c || !ad__ok(c))
+        return NULL;
+    if (c->tape)
+        return c;
     ad__fail(c, AD_ERROR_SCOPE, "record inside svi_step's model, or in ad_scope { ... }", "no step or scope is open");
     return NULL;
 }
 
 /* The context's first shape. */
-static int32_t scalar_shape(ad_context *c) { return c->n_shapes ? 0 : ad__shape(c, &(ad_shape){ .rank = 0 }); }
+static int32_t scalar_shape(ad_context *c)
+{
+    return c->n_shapes ? 0 : ad__shape(c, &(ad_shape){ .rank = 0 });
+}
 
 node_id ad__constant(ad_context *c, double value)
 {
@@ -157,7 +185,8 @@ node_id ad__constant(ad_context *c, double value)
     int64_t bits;
     memcpy(&bits, &value, sizeof bits);
     size_t at = ((uint64_t)bits * 0x9e3779b97f4a7c15u) >> 60;
-    if (t->constant[at].node >= 0 && t->constant[at].bits == bits && ad__ok(c)) return t->constant[at].node;
+    if (t->constant[at].node >= 0 && t->constant[at].bits == bits && ad__ok(c))
+        return t->constant[at].node;
     t->constant[at].bits = bits;
     return t->constant[at].node = ad__append(c, OP_constant, AD_REAL, scalar_shape(c), NULL, 0, &bits, 1, -1);
 }
@@ -165,7 +194,8 @@ node_id ad__constant(ad_context *c, double value)
 int32_t ad__bind_scalar(ad_context *c, double value)
 {
     tape *t = c->tape;
-    if (!ad__reserve(c, &t->scalar, &t->cap_scalars, t->n_scalars + 1, sizeof *t->scalar)) return -1;
+    if (!ad__reserve(c, &t->scalar, &t->cap_scalars, t->n_scalars + 1, sizeof *t->scalar))
+        return -1;
     t->scalar[t->n_scalars] = value;
     return (int32_t)t->n_scalars++;
 }
@@ -178,8 +208,10 @@ node_id ad__scalar_of_slot(ad_context *c, int32_t slot)
 ad_tensor *ad_number(double value)
 {
     ad_context *c = ad__open_context();
-    if (!c) return AD_NIL;
-    return ad__handle(c, c->tape->expanding ? ad__constant(c, value) : ad__scalar_of_slot(c, ad__bind_scalar(c, value)));
+    if (!c)
+        return AD_NIL;
+    return ad__handle(c,
+                      c->tape->expanding ? ad__constant(c, value) : ad__scalar_of_slot(c, ad__bind_scalar(c, value)));
 }
 
 ad_tensor *ad_constant(double value)
@@ -191,7 +223,8 @@ ad_tensor *ad_constant(double value)
 ad_tensor *(ad_full_shape)(ad_shape shape, double value)
 {
     ad_context *c = ad__open_context();
-    if (!c) return AD_NIL;
+    if (!c)
+        return AD_NIL;
     node_id x = ad__constant(c, value);
     return x < 0 ? AD_NIL : ad__handle(c, ad__expand_to(c, x, ad__shape(c, &shape)));
 }
@@ -199,7 +232,8 @@ ad_tensor *(ad_full_shape)(ad_shape shape, double value)
 ad_tensor *(ad_arange)(int64_t n)
 {
     ad_context *c = ad__open_context();
-    if (!c) return AD_NIL;
+    if (!c)
+        return AD_NIL;
     return ad__handle(c, ad__append(c, OP_arange, AD_REAL, ad__shape(c, &AD_SHAPE(n)), NULL, 0, NULL, 0, -1));
 }
 
@@ -207,13 +241,15 @@ ad_tensor *(ad_arange)(int64_t n)
 static int64_t draw_key(ad_context *c)
 {
     tape *t = c->tape;
-    return t->site >= 0 ? (int64_t)ad__name_hash(c, t->site) : (int64_t)(uint32_t)ad__mix((uint64_t)++t->draws + 0x5bd1e995u);
+    return t->site >= 0 ? (int64_t)ad__name_hash(c, t->site)
+                        : (int64_t)(uint32_t)ad__mix((uint64_t)++t->draws + 0x5bd1e995u);
 }
 
 static ad_tensor *draw(int op, int dtype, const ad_shape *shape, int ordinal, int64_t n)
 {
     ad_context *c = ad__open_context();
-    if (!c) return AD_NIL;
+    if (!c)
+        return AD_NIL;
     if (ordinal < 0 || ordinal > 0xffff) {
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "draw %d is not in 0..65535", ordinal);
         return AD_NIL;
@@ -222,8 +258,14 @@ static ad_tensor *draw(int op, int dtype, const ad_shape *shape, int ordinal, in
     return ad__handle(c, ad__append(c, op, dtype, ad__shape(c, shape), NULL, 0, attrs, 3, -1));
 }
 
-ad_tensor *(ad_random_normal)(ad_shape shape, int ordinal) { return draw(OP_random_normal, AD_REAL, &shape, ordinal, 0); }
-ad_tensor *(ad_random_uniform)(ad_shape shape, int ordinal) { return draw(OP_random_uniform, AD_REAL, &shape, ordinal, 0); }
+ad_tensor *(ad_random_normal)(ad_shape shape, int ordinal)
+{
+    return draw(OP_random_normal, AD_REAL, &shape, ordinal, 0);
+}
+ad_tensor *(ad_random_uniform)(ad_shape shape, int ordinal)
+{
+    return draw(OP_random_uniform, AD_REAL, &shape, ordinal, 0);
+}
 ad_tensor *(ad_random_index)(int64_t n, int64_t k, int ordinal)
 {
     ad_context *c = ad__current();

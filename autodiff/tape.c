@@ -12,18 +12,21 @@ struct step_chunk {
 };
 enum { CHUNK = 1 << 14 };
 
-/* ---- life ---------------------------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------------------------------- */
 
 tape *ad__tape_open(ad_context *c, uint64_t stream, uint64_t run)
 {
     c->error_kind = AD_ERROR_NONE;
-    if (!c->tape) ad__shapes_trim(c);
-    if (!c->backend && !ad__backend_start(c, NULL)) return NULL;
+    if (!c->tape)
+        ad__shapes_trim(c);
+    if (!c->backend && !ad__backend_start(c, NULL))
+        return NULL;
     tape *t = c->spare;
     if (t) {
         c->spare = t->outer;
     } else {
-        if (!(t = ad__allocate(c, NULL, sizeof *t))) return NULL;
+        if (!(t = ad__allocate(c, NULL, sizeof *t)))
+            return NULL;
         memset(t, 0, sizeof *t);
     }
     t->outer = c->tape;
@@ -32,7 +35,8 @@ tape *ad__tape_open(ad_context *c, uint64_t stream, uint64_t run)
     t->generation = c->generation;
     t->tag = (uint32_t)((uintptr_t)handle_make(HANDLE_STEP, t->generation, 0) >> 32);
     t->n_placed = 0;
-    for (int i = 0; i < 16; i++) t->constant[i].node = -1;
+    for (int i = 0; i < 16; i++)
+        t->constant[i].node = -1;
     t->n = t->n_inputs = t->n_attrs = t->n_scalars = t->n_bound = t->n_objects = 0;
     t->segments = 0;
     t->site = -1;
@@ -60,29 +64,34 @@ void ad__tape_rewind(ad_context *c, tape *t, const tape_mark *to)
         tensor *x = t->node[i].op == OP_state   ? &c->tensors[ad__attrs(t, (node_id)i)[1]]
                     : t->node[i].op == OP_input ? ad__tensor(c, t->bound[t->node[i].bind])
                                                 : NULL;
-        if (x && x->tape_generation == t->generation && x->node == i) x->tape_generation = ~0u;
+        if (x && x->tape_generation == t->generation && x->node == i)
+            x->tape_generation = ~0u;
     }
     for (size_t i = 0; i < sizeof t->constant / sizeof *t->constant; i++)
-        if (t->constant[i].node >= to->n) t->constant[i].node = -1;
+        if (t->constant[i].node >= to->n)
+            t->constant[i].node = -1;
     t->n = to->n;
     t->n_inputs = to->n_inputs;
     t->n_attrs = to->n_attrs;
     t->n_scalars = to->n_scalars;
     t->n_bound = to->n_bound;
-    if (t->n_placed > t->n) t->n_placed = t->n;
+    if (t->n_placed > t->n)
+        t->n_placed = t->n;
 }
 
 void ad__tape_free(ad_context *c, tape *t)
 {
     for (int64_t i = 0; i < t->n_blocks; i++)
-        if (t->blocks[i].data) c->backend->memory_free(c->backend_state, t->blocks[i].data);
+        if (t->blocks[i].data)
+            c->backend->memory_free(c->backend_state, t->blocks[i].data);
     for (step_chunk *k = t->chunks, *next; k; k = next) {
         next = k->next;
         ad__allocate(c, k, 0);
     }
-    void *arrays[] = { t->node, t->where, t->place, t->input, t->attr, t->scalar, t->bound, t->bound_data,
-                       t->blocks, t->object };
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) ad__allocate(c, arrays[i], 0);
+    void *arrays[] = { t->node,   t->where, t->place,      t->input,  t->attr,
+                       t->scalar, t->bound, t->bound_data, t->blocks, t->object };
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        ad__allocate(c, arrays[i], 0);
     ad__allocate(c, t, 0);
 }
 
@@ -90,23 +99,27 @@ ad_scope_state ad_scope_begin(void)
 {
     ad_context *c = ad__current();
     ad_scope_state s = { .context = c };
-    if (!c) return s;
-    if (!c->tape) s.opened = ad__tape_open(c, 2, c->generation) != NULL;
+    if (!c)
+        return s;
+    if (!c->tape)
+        s.opened = ad__tape_open(c, 2, c->generation) != NULL;
     return s;
 }
 
 void ad_scope_end(ad_scope_state *s)
 {
-    if (s->opened) ad__tape_close(s->context);
+    if (s->opened)
+        ad__tape_close(s->context);
 }
 
-/* ---- step memory and objects ---------------------------------------------------------------------------------------- */
+/* ---- step memory and objects ------------------------------------------------------------------------------------- */
 
 void *ad__step_bytes(ad_context *c, size_t size)
 {
     tape *t = c->tape;
     if (!t) {
-        ad__fail(c, AD_ERROR_SCOPE, "record inside svi_step's model, or in ad_scope { ... }", "no step or scope is open");
+        ad__fail(c, AD_ERROR_SCOPE, "record inside svi_step's model, or in ad_scope { ... }",
+                 "no step or scope is open");
         return NULL;
     }
     size = (size + 15) & ~(size_t)15;
@@ -117,10 +130,12 @@ void *ad__step_bytes(ad_context *c, size_t size)
     if (!t->chunk) {
         size_t room = size > CHUNK ? size : CHUNK;
         step_chunk *k = ad__allocate(c, NULL, sizeof *k + room);
-        if (!k) return NULL;
+        if (!k)
+            return NULL;
         *k = (step_chunk){ .size = room };
         step_chunk **last = &t->chunks;
-        while (*last) last = &(*last)->next;
+        while (*last)
+            last = &(*last)->next;
         *last = t->chunk = k;
         t->chunk_used = 0;
     }
@@ -132,7 +147,8 @@ void *ad__step_bytes(ad_context *c, size_t size)
 void *ad__object_new(ad_context *c, void *object)
 {
     tape *t = c->tape;
-    if (!t || !object || !ad__reserve(c, &t->object, &t->cap_objects, t->n_objects + 1, sizeof *t->object)) return AD_NIL;
+    if (!t || !object || !ad__reserve(c, &t->object, &t->cap_objects, t->n_objects + 1, sizeof *t->object))
+        return AD_NIL;
     t->object[t->n_objects] = object;
     return handle_make(HANDLE_OBJECT, t->generation, (int32_t)t->n_objects++);
 }
@@ -140,7 +156,8 @@ void *ad__object_new(ad_context *c, void *object)
 void *ad__object(ad_context *c, const void *handle, const char *what)
 {
     tape *t = c->tape;
-    if (!ad__ok(c)) return NULL;
+    if (!ad__ok(c))
+        return NULL;
     if (handle && handle_kind_of(handle) == HANDLE_OBJECT && t && handle_generation(handle) == t->generation &&
         handle_index(handle) < t->n_objects)
         return t->object[handle_index(handle)];
@@ -153,17 +170,19 @@ void *ad__object(ad_context *c, const void *handle, const char *what)
     return NULL;
 }
 
-/* ---- operands -------------------------------------------------------------------------------------------------------- */
+/* ---- operands ---------------------------------------------------------------------------------------------------- */
 
 static node_id record_tensor(ad_context *c, tensor *x, int32_t index)
 {
     tape *t = c->tape;
-    if (x->tape_generation == t->generation && x->node < t->n) return x->node;
+    if (x->tape_generation == t->generation && x->node < t->n)
+        return x->node;
     node_id id;
     if (x->kind == TENSOR_STATE) {
         id = ad__append(c, OP_state, x->dtype, x->shape, NULL, 0, (int64_t[]){ x->serial, index }, 2, -1);
     } else {
-        if (!ad__reserve(c, &t->bound, &t->cap_bound, t->n_bound + 1, sizeof *t->bound)) return -1;
+        if (!ad__reserve(c, &t->bound, &t->cap_bound, t->n_bound + 1, sizeof *t->bound))
+            return -1;
         t->bound[t->n_bound] = handle_make(HANDLE_PERSISTENT, x->generation, index);
         id = ad__append(c, OP_input, x->dtype, x->shape, NULL, 0, NULL, 0, (int32_t)t->n_bound);
         t->n_bound++;
@@ -175,10 +194,12 @@ static node_id record_tensor(ad_context *c, tensor *x, int32_t index)
 
 node_id ad__node_of(ad_context *c, const ad_tensor *handle, const char *operand)
 {
-    if (!ad__ok(c)) return -1;
+    if (!ad__ok(c))
+        return -1;
     tape *t = c->tape;
     if (!t) {
-        ad__fail(c, AD_ERROR_SCOPE, "record inside svi_step's model, or in ad_scope { ... }", "no step or scope is open");
+        ad__fail(c, AD_ERROR_SCOPE, "record inside svi_step's model, or in ad_scope { ... }",
+                 "no step or scope is open");
         return -1;
     }
     if (((uintptr_t)handle & 1) == 0) {
@@ -190,13 +211,14 @@ node_id ad__node_of(ad_context *c, const ad_tensor *handle, const char *operand)
         return handle_index(handle);
     if (kind == HANDLE_PERSISTENT) {
         tensor *x = ad__tensor(c, handle);
-        if (x) return record_tensor(c, x, handle_index(handle));
+        if (x)
+            return record_tensor(c, x, handle_index(handle));
         ad__fail(c, AD_ERROR_STALE, NULL, "%s is stale: this tensor was freed", operand);
     } else if (kind == HANDLE_NIL) {
         ad__fail(c, AD_ERROR_STALE, "an earlier call failed or gave no value", "%s is nil", operand);
     } else if (kind == HANDLE_OBJECT) {
-        ad__fail(c, AD_ERROR_ARGUMENT, "draw from it with ppl_sample or dist_sample", "%s is a distribution, not a tensor",
-                 operand);
+        ad__fail(c, AD_ERROR_ARGUMENT, "draw from it with ppl_sample or dist_sample",
+                 "%s is a distribution, not a tensor", operand);
     } else {
         ad__fail(c, AD_ERROR_STALE, "keep numbers with ad_read, or tensors with ad_from",
                  "%s is stale: it belongs to a step or scope that has ended", operand);
@@ -204,13 +226,14 @@ node_id ad__node_of(ad_context *c, const ad_tensor *handle, const char *operand)
     return -1;
 }
 
-/* ---- appending ------------------------------------------------------------------------------------------------------- */
+/* ---- appending --------------------------------------------------------------------------------------------------- */
 
 node_id ad__append(ad_context *c, int op, int dtype, int32_t shape, const node_id *inputs, int n_inputs,
                    const int64_t *attrs, int n_attrs, int32_t bind)
 {
     tape *t = c->tape;
-    if (shape < 0 || !ad__ok(c)) return -1;
+    if (shape < 0 || !ad__ok(c))
+        return -1;
     if (t->n >= c->max_nodes) {
         ad__fail(c, AD_ERROR_LIMIT, "a loop whose end depends on a value should also test ppl_ok()",
                  "more than %lld operations in one step", (long long)c->max_nodes);
@@ -225,10 +248,12 @@ node_id ad__append(ad_context *c, int op, int dtype, int32_t shape, const node_i
             return -1;
     }
     node_id id = (node_id)t->n++;
-    t->node[id] = (node){ (uint16_t)op,      (uint8_t)dtype, (uint8_t)n_attrs,      shape, (int32_t)t->n_inputs,
-                          n_inputs, (int32_t)t->n_attrs, bind, t->site, 0 };
+    t->node[id] = (node){ (uint16_t)op,        (uint8_t)dtype, (uint8_t)n_attrs, shape, (int32_t)t->n_inputs, n_inputs,
+                          (int32_t)t->n_attrs, bind,           t->site,          0 };
     t->where[id] = (source_line){ c->file, c->line };
-    for (int i = 0; i < n_inputs; i++) t->input[t->n_inputs++] = inputs[i];
-    for (int i = 0; i < n_attrs; i++) t->attr[t->n_attrs++] = attrs[i];
+    for (int i = 0; i < n_inputs; i++)
+        t->input[t->n_inputs++] = inputs[i];
+    for (int i = 0; i < n_attrs; i++)
+        t->attr[t->n_attrs++] = attrs[i];
     return id;
 }

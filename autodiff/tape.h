@@ -1,6 +1,6 @@
-/* The tape: a program of plain-data nodes, recorded afresh at every step. Recording files append to it; the reverse sweep
- * appends gradients to the same tape; the planner reads it. Nothing on it changes between equal steps: what does, enters
- * through the bind (scalars and bound inputs), filled beside it. */
+/* The tape: a program of plain-data nodes, recorded afresh at every step. Recording files append to it; the reverse
+ * sweep appends gradients to the same tape; the planner reads it. Nothing on it changes between equal steps: what does,
+ * enters through the bind (scalars and bound inputs), filled beside it. */
 #ifndef AUTODIFF_TAPE_H
 #define AUTODIFF_TAPE_H
 
@@ -75,13 +75,16 @@ struct tape {
     block *blocks;
     int64_t n_blocks, cap_blocks;
     uint64_t epoch; /* unique in the context; changes when a block moves */
-    int segments;      /* runs so far */
-    uint64_t key;      /* of this tape's draws: mix(seed, stream, high half of run) */
-    uint32_t run;      /* low half */
-    int32_t site;      /* current site, recorded into nodes */
-    int32_t draws;     /* anonymous draws so far */
-    struct { int64_t bits; node_id node; } constant[16]; /* recorded last, by bits */
-    bool expanding;    /* inside run_request.expand: numbers are structural there */
+    int segments;   /* runs so far */
+    uint64_t key;   /* of this tape's draws: mix(seed, stream, high half of run) */
+    uint32_t run;   /* low half */
+    int32_t site;   /* current site, recorded into nodes */
+    int32_t draws;  /* anonymous draws so far */
+    struct {
+        int64_t bits;
+        node_id node;
+    } constant[16]; /* recorded last, by bits */
+    bool expanding; /* inside run_request.expand: numbers are structural there */
 
     void **object; /* of ad__object_new */
     int64_t n_objects, cap_objects;
@@ -109,7 +112,8 @@ node_id ad__node_of(ad_context *c, const ad_tensor *handle, const char *operand)
 static inline node_id ad__node(ad_context *c, const ad_tensor *handle, const char *operand)
 {
     const tape *t = c->tape; /* almost always a value of this tape */
-    if (t && (uintptr_t)handle >> 32 == t->tag && (uintptr_t)handle & 1 && ad__ok(c)) return handle_index(handle);
+    if (t && (uintptr_t)handle >> 32 == t->tag && (uintptr_t)handle & 1 && ad__ok(c))
+        return handle_index(handle);
     return ad__node_of(c, handle, operand);
 }
 static inline ad_tensor *ad__handle(ad_context *c, node_id id)
@@ -125,8 +129,8 @@ node_id ad__elementwise(ad_context *c, int op, const node_id *inputs);
 int ad__arity(int op);
 const char *ad__op_name(int op);
 
-node_id ad__constant(ad_context *c, double value); /* structural */
-int32_t ad__bind_scalar(ad_context *c, double value);        /* a slot */
+node_id ad__constant(ad_context *c, double value);    /* structural */
+int32_t ad__bind_scalar(ad_context *c, double value); /* a slot */
 node_id ad__scalar_of_slot(ad_context *c, int32_t slot);
 /* The assignments of the next committing run are made only if all of these are finite: gradients, the loss. */
 void ad__guard(ad_context *c, const node_id *x, int n);
@@ -134,10 +138,19 @@ node_id ad__expand_to(ad_context *c, node_id x, int32_t shape);
 node_id ad__sum_to(ad_context *c, node_id x, int32_t shape);
 
 /* Where an earlier run left a node's value. */
-static inline place ad__place(const tape *t, node_id i) { return i < t->n_placed ? t->place[i] : (place){ .kind = PLACE_NONE }; }
+static inline place ad__place(const tape *t, node_id i)
+{
+    return i < t->n_placed ? t->place[i] : (place){ .kind = PLACE_NONE };
+}
 /* Views of a node, for code that walks tapes. */
-static inline const int32_t *ad__inputs(const tape *t, node_id i) { return t->input + t->node[i].input; }
-static inline const int64_t *ad__attrs(const tape *t, node_id i) { return t->attr + t->node[i].attr; }
+static inline const int32_t *ad__inputs(const tape *t, node_id i)
+{
+    return t->input + t->node[i].input;
+}
+static inline const int64_t *ad__attrs(const tape *t, node_id i)
+{
+    return t->attr + t->node[i].attr;
+}
 
 /* Gradient rule of an op: with gradient g arriving at y, records d[j] for each input j with want[j] (at the
  * input's shape, or one that sums down or expands to it), or leaves it -1 for zero. */
@@ -163,7 +176,7 @@ int ad__axis(ad_context *c, const ad_shape *s, int axis, const char *function);
 /* Records gradients of the scalar y, times g, with respect to x[0..n): out[i], -1 where y does not depend on x[i]. */
 bool ad__gradient(ad_context *c, node_id y, const node_id *x, int n, node_id *out);
 
-/* ---- running ------------------------------------------------------------------------------------------------------ */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 typedef struct run_request {
     const node_id *roots; /* values to keep */

@@ -1,4 +1,5 @@
-/* Persistent tensors: making, writing, ending; and what may be asked of any tensor. States lie in slabs that never move. */
+/* Persistent tensors: making, writing, ending; and what may be asked of any tensor. States lie in slabs that never
+ * move. */
 #include <math.h>
 #include <string.h>
 
@@ -8,9 +9,11 @@ enum { SLAB = 1 << 20, LINE = 64 };
 
 tensor *ad__tensor(ad_context *c, const ad_tensor *handle)
 {
-    if (((uintptr_t)handle & 1) == 0 || handle_kind_of(handle) != HANDLE_PERSISTENT) return NULL;
+    if (((uintptr_t)handle & 1) == 0 || handle_kind_of(handle) != HANDLE_PERSISTENT)
+        return NULL;
     int32_t i = handle_index(handle);
-    if (i >= c->n_tensors || c->tensors[i].kind == TENSOR_FREE) return NULL;
+    if (i >= c->n_tensors || c->tensors[i].kind == TENSOR_FREE)
+        return NULL;
     return c->tensors[i].generation == handle_generation(handle) ? &c->tensors[i] : NULL;
 }
 
@@ -22,7 +25,8 @@ static int32_t new_entry(ad_context *c)
         c->free_tensor = c->tensors[i].next_free;
         return i;
     }
-    if (!ad__reserve(c, &c->tensors, &c->cap_tensors, c->n_tensors + 1, sizeof *c->tensors)) return -1;
+    if (!ad__reserve(c, &c->tensors, &c->cap_tensors, c->n_tensors + 1, sizeof *c->tensors))
+        return -1;
     i = (int32_t)c->n_tensors++;
     c->tensors[i] = (tensor){ .kind = TENSOR_FREE };
     return i;
@@ -34,17 +38,20 @@ static void *slab_bytes(ad_context *c, size_t bytes, int32_t *which)
     bytes = (bytes + LINE - 1) & ~(size_t)(LINE - 1);
     for (int64_t i = 0; i < c->n_slabs; i++) {
         slab *s = &c->slabs[i];
-        if (s->size - s->used < bytes) continue;
+        if (s->size - s->used < bytes)
+            continue;
         void *p = (char *)s->data + s->used;
         s->used += bytes;
         s->live++;
         *which = (int32_t)i;
         return p;
     }
-    if (!ad__reserve(c, &c->slabs, &c->cap_slabs, c->n_slabs + 1, sizeof *c->slabs)) return NULL;
+    if (!ad__reserve(c, &c->slabs, &c->cap_slabs, c->n_slabs + 1, sizeof *c->slabs))
+        return NULL;
     size_t size = bytes > SLAB ? bytes : SLAB;
     void *data = c->backend->memory_new(c->backend_state, size);
-    if (!data) return NULL;
+    if (!data)
+        return NULL;
     c->slabs[c->n_slabs] = (slab){ .data = data, .size = size, .used = bytes, .live = 1 };
     *which = (int32_t)c->n_slabs++;
     return data;
@@ -53,15 +60,19 @@ static void *slab_bytes(ad_context *c, size_t bytes, int32_t *which)
 static ad_tensor *make(int kind, int dtype, const ad_shape *shape, void *borrowed)
 {
     ad_context *c = ad__current();
-    if (!c || (!c->backend && !ad__backend_start(c, NULL))) return AD_NIL;
+    if (!c || (!c->backend && !ad__backend_start(c, NULL)))
+        return AD_NIL;
     int32_t id = ad__shape(c, shape), slab_index = -1;
     int32_t i = id < 0 ? -1 : new_entry(c);
     ad__shape_pin(c, id);
-    if (i < 0) return AD_NIL;
+    if (i < 0)
+        return AD_NIL;
     size_t bytes = (size_t)ad__shape_info(c, id)->size * ad__dtype_bytes(c, dtype);
     void *data = borrowed;
-    if (kind == TENSOR_STATE) data = slab_bytes(c, bytes ? bytes : 1, &slab_index);
-    if (kind == TENSOR_INPUT) data = c->backend->memory_new(c->backend_state, bytes ? bytes : 1);
+    if (kind == TENSOR_STATE)
+        data = slab_bytes(c, bytes ? bytes : 1, &slab_index);
+    if (kind == TENSOR_INPUT)
+        data = c->backend->memory_new(c->backend_state, bytes ? bytes : 1);
     tensor *x = &c->tensors[i];
     if (!data || (kind != TENSOR_BORROWED && !c->backend->clear(c->backend_state, data, bytes))) {
         x->kind = TENSOR_FREE;
@@ -100,22 +111,29 @@ ad_tensor *ad_from_data(const void *data, ad_source source, ad_shape shape)
 
 ad_tensor *(ad_borrow)(void *data, ad_shape shape)
 {
-    if (data) return make(TENSOR_BORROWED, AD_REAL, &shape, data);
+    if (data)
+        return make(TENSOR_BORROWED, AD_REAL, &shape, data);
     ad_fail(AD_ERROR_ARGUMENT, NULL, "ad_borrow: data is NULL");
     return AD_NIL;
 }
 
-ad_tensor *(ad_state)(ad_shape shape) { return make(TENSOR_STATE, AD_REAL, &shape, NULL); }
+ad_tensor *(ad_state)(ad_shape shape)
+{
+    return make(TENSOR_STATE, AD_REAL, &shape, NULL);
+}
 
 void ad_free(ad_tensor *persistent)
 {
     ad_context *c = ad__current();
     tensor *x = c ? ad__tensor(c, persistent) : NULL;
-    if (!x) return;
-    if (x->kind == TENSOR_INPUT) c->backend->memory_free(c->backend_state, x->data);
+    if (!x)
+        return;
+    if (x->kind == TENSOR_INPUT)
+        c->backend->memory_free(c->backend_state, x->data);
     if (x->kind == TENSOR_STATE) {
         slab *s = &c->slabs[x->slab];
-        if (--s->live == 0) s->used = 0;
+        if (--s->live == 0)
+            s->used = 0;
     }
     x->kind = TENSOR_FREE;
     x->next_free = c->free_tensor;
@@ -125,25 +143,39 @@ void ad_free(ad_tensor *persistent)
 void ad__tensors_free(ad_context *c)
 {
     for (int64_t i = 0; i < c->n_tensors; i++)
-        if (c->tensors[i].kind == TENSOR_INPUT) c->backend->memory_free(c->backend_state, c->tensors[i].data);
-    for (int64_t i = 0; i < c->n_slabs; i++) c->backend->memory_free(c->backend_state, c->slabs[i].data);
+        if (c->tensors[i].kind == TENSOR_INPUT)
+            c->backend->memory_free(c->backend_state, c->tensors[i].data);
+    for (int64_t i = 0; i < c->n_slabs; i++)
+        c->backend->memory_free(c->backend_state, c->slabs[i].data);
     ad__allocate(c, c->tensors, 0);
     ad__allocate(c, c->slabs, 0);
 }
 
-/* ---- content ----------------------------------------------------------------------------------------------------------- */
+/* ---- content ----------------------------------------------------------------------------------------------------- */
 
 /* Converts n elements between a caller's type and a tensor's (dtype, precision). */
 static void to_tensor(void *out, int dtype, ad_precision precision, const void *in, ad_source source, int64_t n)
 {
-#define CONVERT(To, From) for (int64_t i = 0; i < n; i++) ((To *)out)[i] = (To)((const From *)in)[i]
-#define FROM(To) \
-    switch (source) { \
-    case AD_FROM_FLOAT: CONVERT(To, float); break; \
-    case AD_FROM_DOUBLE: CONVERT(To, double); break; \
-    case AD_FROM_INT: CONVERT(To, int); break; \
-    case AD_FROM_INT64: CONVERT(To, int64_t); break; \
-    case AD_FROM_BYTE: CONVERT(To, uint8_t); break; \
+#define CONVERT(To, From)                                                                                              \
+    for (int64_t i = 0; i < n; i++)                                                                                    \
+    ((To *)out)[i] = (To)((const From *)in)[i]
+#define FROM(To)                                                                                                       \
+    switch (source) {                                                                                                  \
+    case AD_FROM_FLOAT:                                                                                                \
+        CONVERT(To, float);                                                                                            \
+        break;                                                                                                         \
+    case AD_FROM_DOUBLE:                                                                                               \
+        CONVERT(To, double);                                                                                           \
+        break;                                                                                                         \
+    case AD_FROM_INT:                                                                                                  \
+        CONVERT(To, int);                                                                                              \
+        break;                                                                                                         \
+    case AD_FROM_INT64:                                                                                                \
+        CONVERT(To, int64_t);                                                                                          \
+        break;                                                                                                         \
+    case AD_FROM_BYTE:                                                                                                 \
+        CONVERT(To, uint8_t);                                                                                          \
+        break;                                                                                                         \
     }
     if (dtype == AD_INT64) {
         FROM(int64_t)
@@ -158,13 +190,23 @@ static void to_tensor(void *out, int dtype, ad_precision precision, const void *
 
 void ad__from_tensor(void *out, ad_source type, const void *in, int dtype, ad_precision precision, int64_t n)
 {
-#define TO(From) \
-    switch (type) { \
-    case AD_FROM_FLOAT: CONVERT(float, From); break; \
-    case AD_FROM_DOUBLE: CONVERT(double, From); break; \
-    case AD_FROM_INT: CONVERT(int, From); break; \
-    case AD_FROM_INT64: CONVERT(int64_t, From); break; \
-    case AD_FROM_BYTE: CONVERT(uint8_t, From); break; \
+#define TO(From)                                                                                                       \
+    switch (type) {                                                                                                    \
+    case AD_FROM_FLOAT:                                                                                                \
+        CONVERT(float, From);                                                                                          \
+        break;                                                                                                         \
+    case AD_FROM_DOUBLE:                                                                                               \
+        CONVERT(double, From);                                                                                         \
+        break;                                                                                                         \
+    case AD_FROM_INT:                                                                                                  \
+        CONVERT(int, From);                                                                                            \
+        break;                                                                                                         \
+    case AD_FROM_INT64:                                                                                                \
+        CONVERT(int64_t, From);                                                                                        \
+        break;                                                                                                         \
+    case AD_FROM_BYTE:                                                                                                 \
+        CONVERT(uint8_t, From);                                                                                        \
+        break;                                                                                                         \
     }
     if (dtype == AD_INT64) {
         TO(int64_t)
@@ -185,12 +227,14 @@ bool ad_write_data(ad_tensor *persistent, const void *data, ad_source source, in
     ad_context *c = ad__current();
     tensor *x = c ? ad__tensor(c, persistent) : NULL;
     if (!x) {
-        if (c) ad__fail(c, AD_ERROR_STALE, NULL, "ad_write: not a live persistent tensor");
+        if (c)
+            ad__fail(c, AD_ERROR_STALE, NULL, "ad_write: not a live persistent tensor");
         return false;
     }
     int64_t size = ad__shape_info(c, x->shape)->size;
     if (n != size || (!data && n)) {
-        ad__fail(c, AD_ERROR_SHAPE, NULL, "ad_write: %lld elements for a tensor of %lld", (long long)n, (long long)size);
+        ad__fail(c, AD_ERROR_SHAPE, NULL, "ad_write: %lld elements for a tensor of %lld", (long long)n,
+                 (long long)size);
         return false;
     }
     if (dtype_of_source(source) != x->dtype) {
@@ -204,7 +248,8 @@ bool ad_write_data(ad_tensor *persistent, const void *data, ad_source source, in
     }
     size_t bytes = (size_t)n * ad__dtype_bytes(c, x->dtype);
     void *staged = ad__allocate(c, NULL, bytes ? bytes : 1);
-    if (!staged) return false;
+    if (!staged)
+        return false;
     to_tensor(staged, x->dtype, c->precision, data, source, n);
     bool done = c->backend->upload(c->backend_state, x->data, staged, bytes);
     ad__allocate(c, staged, 0);
@@ -215,19 +260,24 @@ void *ad_host_data(ad_tensor *persistent)
 {
     ad_context *c = ad__current();
     tensor *x = c ? ad__tensor(c, persistent) : NULL;
-    if (!x) return NULL;
+    if (!x)
+        return NULL;
     return x->kind == TENSOR_BORROWED ? x->data : c->backend->host_pointer(c->backend_state, x->data);
 }
 
-/* ---- questions ----------------------------------------------------------------------------------------------------------- */
+/* ---- questions --------------------------------------------------------------------------------------------------- */
 
-bool ad_is_nil(const ad_tensor *x) { return ((uintptr_t)x & 1) == 0 || handle_kind_of(x) == HANDLE_NIL; }
+bool ad_is_nil(const ad_tensor *x)
+{
+    return ((uintptr_t)x & 1) == 0 || handle_kind_of(x) == HANDLE_NIL;
+}
 
 /* Shape and dtype of any live tensor; false after an error. Asking records nothing. */
 static bool look(const ad_tensor *x, int32_t *shape, int *dtype)
 {
     ad_context *c = ad__current();
-    if (!c || !ad__ok(c)) return false;
+    if (!c || !ad__ok(c))
+        return false;
     const tensor *p = ad__tensor(c, x);
     if (p) {
         *shape = p->shape;
@@ -235,7 +285,8 @@ static bool look(const ad_tensor *x, int32_t *shape, int *dtype)
         return true;
     }
     node_id id = ad__node(c, x, "the tensor");
-    if (id < 0) return false;
+    if (id < 0)
+        return false;
     *shape = c->tape->node[id].shape;
     *dtype = c->tape->node[id].dtype;
     return true;
@@ -265,15 +316,17 @@ ad_dtype ad_dtype_of(ad_tensor *x)
     int dtype;
     return look(x, &shape, &dtype) ? (ad_dtype)dtype : AD_REAL;
 }
-int64_t (ad_dim)(ad_tensor *x, int axis)
+int64_t(ad_dim)(ad_tensor *x, int axis)
 {
     int32_t shape;
     int dtype;
-    if (!look(x, &shape, &dtype)) return 0;
+    if (!look(x, &shape, &dtype))
+        return 0;
     ad_context *c = ad__current();
     const ad_shape *s = &ad__shape_info(c, shape)->shape;
     int i = axis < 0 ? axis + s->rank : axis;
-    if (i >= 0 && i < s->rank) return s->dim[i];
+    if (i >= 0 && i < s->rank)
+        return s->dim[i];
     ad__fail(c, AD_ERROR_SHAPE, NULL, "axis %d of shape %s does not exist", axis, ad__shape_text(c, s));
     return 0;
 }

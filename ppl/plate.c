@@ -216,10 +216,9 @@ static plate *open_plate(ad_context *c, ppl_state *st, ppl_plate_args *a, bool s
                   .sequential = sequential };
     if (!sequential && !(p->frame.dim = free_dim(c, st, a)))
         return NULL;
-    if (before) {
+    if (before)
         p->index = before->index;
-        p->member = before->member;
-    } else if (a->subsample || a->subsample_size)
+    else if (a->subsample || a->subsample_size)
         p->index = members(c, st, id, a, batch);
     if (!ad__ok(c))
         return NULL;

@@ -103,13 +103,19 @@ static void compare(ad_context *c, const held *h, int64_t numbers)
         int32_t slot = now->node[i].bind, op = now->node[i].op;
         if (slot < 0)
             continue;
-        if (op == OP_input && now->bound[slot] != before->bound[slot])
+        if (op == OP_input && now->bound[slot] != before->bound[slot]) {
             differs(c, now, i, "the tensor that enters as", 0, 0);
-        else if (op != OP_input && slot < numbers && now->scalar[slot] != before->scalar[slot])
-            for (node_id k = 0; k < n && ad__ok(c); k++) /* the reader of a number tells more than the number */
-                for (int j = 0; j < now->node[k].n_inputs; j++)
-                    if (ad__inputs(now, k)[j] == i)
-                        differs(c, now, k, "a number of", now->scalar[slot], before->scalar[slot]);
+            return;
+        }
+        if (op == OP_input || slot >= numbers || !memcmp(&now->scalar[slot], &before->scalar[slot], sizeof(double)))
+            continue;
+        for (node_id k = op == OP_scalar ? i + 1 : i; k < n && ad__ok(c); k++) { /* its reader tells more than a number */
+            bool reads = k == i;
+            for (int j = 0; j < now->node[k].n_inputs && op == OP_scalar; j++)
+                reads |= ad__inputs(now, k)[j] == i;
+            if (reads)
+                differs(c, now, k, "a number of", now->scalar[slot], before->scalar[slot]);
+        }
         if (!ad__ok(c))
             return;
     }
@@ -240,7 +246,8 @@ double svi_run_steps(svi *s, svi_run_options o)
     int line = c->line, n = o.args.n || !o.next ? o.args.n : ppl__call_count(s->call);
     bool in_step = st->in_step;
     ppl_arg args[PPL_MAX_ARGS] = { { .kind = 0 } };
-    memcpy(args, o.args.n ? o.args.arg : args, (size_t)(o.args.n < PPL_MAX_ARGS ? o.args.n : 0) * sizeof *args);
+    if (o.args.n > 0 && o.args.n <= PPL_MAX_ARGS)
+        memcpy(args, o.args.arg, (size_t)o.args.n * sizeof *args);
     held h = { .tape = NULL };
     double sum = 0, loss = 0;
     int64_t made = 0;

@@ -39,7 +39,7 @@ static void model(kind *k, double beta, ad_tensor *x) /* x (any) */
     if (k->twice)
         z = ad_add(z, 0);
     if (k->moves)
-        z = ad_mul(z, wandering);
+        z = ad_where(ad_eq(z, NAN), NAN, ad_mul(z, wandering)); /* a NaN is the same number again */
     ppl_with (ppl_scale(beta))
         ppl_plate ("data", ad_dim(x, 0), .full_size = 2 * ad_dim(x, 0))
             ppl_sample("x", dist_normal(z, 1), .obs = chosen ? chosen : x);

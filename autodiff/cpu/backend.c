@@ -8,24 +8,27 @@
 
 enum { LINE = 64 };
 
-/* ---- memory: 64-byte aligned, from the context's allocator; the distance to the true start lies in front ---------------- */
+/* ---- memory: 64-byte aligned, from the context's allocator; the distance to the true start lies in front --------- */
 
 static void *memory_new(void *state, size_t bytes)
 {
     char *base = ad__allocate(((cpu_state *)state)->context, NULL, bytes + 2 * LINE);
-    if (!base) return NULL;
+    if (!base)
+        return NULL;
     char *p = base + LINE - ((uintptr_t)base & (LINE - 1));
     p[-1] = (char)(p - base);
     return p;
 }
 static void memory_free(void *state, void *memory)
 {
-    if (memory) ad__allocate(((cpu_state *)state)->context, (char *)memory - ((char *)memory)[-1], 0);
+    if (memory)
+        ad__allocate(((cpu_state *)state)->context, (char *)memory - ((char *)memory)[-1], 0);
 }
 static bool copy(void *state, void *to, const void *from, size_t bytes)
 {
     (void)state;
-    if (bytes) memcpy(to, from, bytes);
+    if (bytes)
+        memcpy(to, from, bytes);
     return true;
 }
 static bool clear(void *state, void *memory, size_t bytes)
@@ -43,16 +46,18 @@ static void *host_pointer(void *state, void *memory)
 bool cpu_need_scratch(cpu_state *s, size_t each)
 {
     each = (each + LINE - 1) & ~(size_t)(LINE - 1);
-    if (each <= s->scratch_each) return true;
+    if (each <= s->scratch_each)
+        return true;
     char *scratch = memory_new(s, each * (size_t)cpu_pool_threads(s->pool));
-    if (!scratch) return false;
+    if (!scratch)
+        return false;
     memory_free(s, s->scratch);
     s->scratch = scratch;
     s->scratch_each = each;
     return true;
 }
 
-/* ---- opening -------------------------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 static const cpu_kernels *choose_kernels(int bits)
 {
@@ -75,7 +80,8 @@ static int default_threads(void)
 const blas *cpu_library(cpu_state *s)
 {
     const char *why;
-    if (!s->library_sought) s->has_library = blas_open(&s->library, &why) == 0;
+    if (!s->library_sought)
+        s->has_library = blas_open(&s->library, &why) == 0;
     s->library_sought = true;
     return s->has_library ? &s->library : NULL;
 }
@@ -85,8 +91,9 @@ static const char *describe(void *state)
     cpu_state *s = state;
     const blas *library = cpu_library(s);
     int threads = cpu_pool_threads(s->pool);
-    snprintf(s->description, sizeof s->description, "CPU, %s kernels, own matrix products%s%s, %d thread%s", s->kernels->isa,
-             library ? ", the largest by " : "", library ? library->description : "", threads, threads == 1 ? "" : "s");
+    snprintf(s->description, sizeof s->description, "CPU, %s kernels, own matrix products%s%s, %d thread%s",
+             s->kernels->isa, library ? ", the largest by " : "", library ? library->description : "", threads,
+             threads == 1 ? "" : "s");
     return s->description;
 }
 
@@ -96,7 +103,8 @@ static void close_state(void *state)
     cpu_pool_free(s->pool);
     memory_free(s, s->scratch);
     memory_free(s, s->packed);
-    if (s->has_library) blas_close(&s->library);
+    if (s->has_library)
+        blas_close(&s->library);
     ad__allocate(s->context, s, 0);
 }
 
@@ -104,7 +112,8 @@ static void *open_state(ad_context *c, const char *device)
 {
     (void)device;
     cpu_state *s = ad__allocate(c, NULL, sizeof *s);
-    if (!s) return NULL;
+    if (!s)
+        return NULL;
     memset(s, 0, sizeof *s);
     s->context = c;
     int bits = c->precision == AD_DOUBLE ? 64 : 32;
@@ -122,7 +131,8 @@ static int set_threads(void *state, int threads)
 {
     cpu_state *s = state;
     cpu_pool *pool = threads == cpu_pool_threads(s->pool) ? NULL : cpu_pool_new(s->context, threads);
-    if (!pool) return cpu_pool_threads(s->pool);
+    if (!pool)
+        return cpu_pool_threads(s->pool);
     size_t each = s->scratch_each;
     cpu_pool *old = s->pool;
     s->pool = pool;
@@ -138,7 +148,7 @@ static int set_threads(void *state, int threads)
     return cpu_pool_threads(pool);
 }
 
-/* ---- lowering ---------------------------------------------------------------------------------------------------------------- */
+/* ---- lowering ---------------------------------------------------------------------------------------------------- */
 
 void *cpu_detail(cpu_program *p, size_t bytes)
 {
@@ -147,9 +157,11 @@ void *cpu_detail(cpu_program *p, size_t bytes)
     bytes = bytes + LINE - bytes % LINE;
     if (bytes > (size_t)(p->detail_end - p->detail_free)) {
         size_t size = bytes > STRETCH ? bytes : STRETCH;
-        if (!ad__reserve(c, &p->detail, &p->cap_details, p->n_details + 1, sizeof *p->detail)) return NULL;
+        if (!ad__reserve(c, &p->detail, &p->cap_details, p->n_details + 1, sizeof *p->detail))
+            return NULL;
         char *stretch = memory_new(p->state, size);
-        if (!stretch) return NULL;
+        if (!stretch)
+            return NULL;
         memset(stretch, 0, size);
         p->detail[p->n_details++] = p->detail_free = stretch;
         p->detail_end = stretch + size;
@@ -169,22 +181,27 @@ int32_t cpu_pointer_new(cpu_program *p, place at)
         return -1;
     p->pointer[n] = NULL;
     p->reference[n] = at;
-    if (at.kind == PLACE_BOUND) p->bound[p->n_bound++] = (int32_t)n;
+    if (at.kind == PLACE_BOUND)
+        p->bound[p->n_bound++] = (int32_t)n;
     return p->n_pointers++;
 }
 
 cpu_step *cpu_step_new(cpu_program *p, chunk_fn *run, int32_t node)
 {
     const plan *pl = p->plan;
-    if (!ad__reserve(p->state->context, &p->step, &p->cap_steps, p->n_steps + 1, sizeof *p->step)) return NULL;
+    if (!ad__reserve(p->state->context, &p->step, &p->cap_steps, p->n_steps + 1, sizeof *p->step))
+        return NULL;
     cpu_step *s = &p->step[p->n_steps++];
     *s = (cpu_step){ .run = run, .program = p, .chunks = 1, .pointer = p->n_pointers, .node = node };
-    if (node < 0) return s;
-    if (cpu_pointer_new(p, pl->place[node]) < 0) return NULL;
+    if (node < 0)
+        return s;
+    if (cpu_pointer_new(p, pl->place[node]) < 0)
+        return NULL;
     for (int j = 0; j < pl->node[node].n_inputs; j++) {
         int32_t in = plan_inputs(pl, node)[j];
         in = pl->node[node].op == OP_expand ? ad__plan_operand(pl, node, NULL) : ad__plan_source(pl, in);
-        if (cpu_pointer_new(p, pl->place[in]) < 0) return NULL;
+        if (cpu_pointer_new(p, pl->place[in]) < 0)
+            return NULL;
     }
     return s;
 }
@@ -193,16 +210,19 @@ static void release(void *state, void *program)
 {
     cpu_state *s = state;
     cpu_program *p = program;
-    for (int64_t i = 0; i < p->n_details; i++) memory_free(s, p->detail[i]);
+    for (int64_t i = 0; i < p->n_details; i++)
+        memory_free(s, p->detail[i]);
     void *arrays[] = { p->detail, p->pointer, p->reference, p->bound, p->step, p };
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) ad__allocate(s->context, arrays[i], 0);
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        ad__allocate(s->context, arrays[i], 0);
 }
 
 static void *lower(void *state, const plan *pl)
 {
     cpu_state *s = state;
     cpu_program *p = ad__allocate(s->context, NULL, sizeof *p);
-    if (!p) return NULL;
+    if (!p)
+        return NULL;
     memset(p, 0, sizeof *p);
     p->state = s;
     p->plan = pl;
@@ -210,32 +230,40 @@ static void *lower(void *state, const plan *pl)
     bool done = true;
     for (int32_t k = 0; done && k < pl->n_items; k++) {
         const plan_item *it = &pl->item[k];
-        if (k == pl->gate) p->gate = p->n_steps;
+        if (k == pl->gate)
+            p->gate = p->n_steps;
         done = it->shape >= 0 ? cpu_lower_tiles(p, it) : cpu_lower_node(p, pl->member[it->first]);
     }
-    if (p->gate < 0) p->gate = p->n_steps;
-    if (done) return p;
+    if (p->gate < 0)
+        p->gate = p->n_steps;
+    if (done)
+        return p;
     release(state, p);
     return NULL;
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------------------ */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 static void *resolve(const cpu_program *p, place at)
 {
-    if (at.kind == PLACE_BLOCK) return (char *)p->bind->blocks[at.index].data + at.offset;
-    if (at.kind == PLACE_TENSOR) return p->state->context->tensors[at.index].data;
-    if (at.kind == PLACE_BOUND) return p->bind->bound[at.index];
+    if (at.kind == PLACE_BLOCK)
+        return (char *)p->bind->blocks[at.index].data + at.offset;
+    if (at.kind == PLACE_TENSOR)
+        return p->state->context->tensors[at.index].data;
+    if (at.kind == PLACE_BOUND)
+        return p->bind->bound[at.index];
     return NULL;
 }
 
 static void refresh_pointers(cpu_program *p)
 {
     if (p->epoch != p->bind->blocks_epoch) {
-        for (int32_t i = 0; i < p->n_pointers; i++) p->pointer[i] = resolve(p, p->reference[i]);
+        for (int32_t i = 0; i < p->n_pointers; i++)
+            p->pointer[i] = resolve(p, p->reference[i]);
         p->epoch = p->bind->blocks_epoch;
     }
-    for (int32_t i = 0; i < p->n_bound; i++) p->pointer[p->bound[i]] = resolve(p, p->reference[p->bound[i]]);
+    for (int32_t i = 0; i < p->n_bound; i++)
+        p->pointer[p->bound[i]] = resolve(p, p->reference[p->bound[i]]);
 }
 
 static void store_scalars(const cpu_program *p)
@@ -244,9 +272,11 @@ static void store_scalars(const cpu_program *p)
     const cpu_kernels *k = p->state->kernels;
     int64_t apart = (int64_t)(sizeof(double) / ((size_t)k->bits / 8));
     char *to = (char *)p->bind->blocks[pl->segment].data + pl->scalar_offset;
-    for (int32_t i = 0; i < pl->n_scalars; i++) k->store(to, i * apart, p->bind->scalar[i]);
+    for (int32_t i = 0; i < pl->n_scalars; i++)
+        k->store(to, i * apart, p->bind->scalar[i]);
     to += (size_t)pl->n_scalars * sizeof(double);
-    for (int32_t i = 0; i < pl->n_constants; i++) k->store(to, i * apart, pl->constant[i]);
+    for (int32_t i = 0; i < pl->n_constants; i++)
+        k->store(to, i * apart, pl->constant[i]);
 }
 
 static bool run(void *state, void *program, const run_bind *bind, run_outcome *outcome)
@@ -259,9 +289,12 @@ static bool run(void *state, void *program, const run_bind *bind, run_outcome *o
     store_scalars(p);
     for (int32_t i = 0; i < p->n_steps; i++) {
         const cpu_step *step = &p->step[i];
-        if (i == p->gate && (!outcome->finite || outcome->bad_index >= 0)) break;
-        if (step->parallel) cpu_pool_run(s->pool, step->run, step, step->chunks);
-        else step->run(step, 0, step->chunks, 0);
+        if (i == p->gate && (!outcome->finite || outcome->bad_index >= 0))
+            break;
+        if (step->parallel)
+            cpu_pool_run(s->pool, step->run, step, step->chunks);
+        else
+            step->run(step, 0, step->chunks, 0);
     }
     return true;
 }

@@ -10,8 +10,8 @@
 #include "autodiff/plan.h"
 
 enum {
-    TILE = 256,          /* elements of an elementwise item that go through all its members at once: they stay in L1 */
-    CHUNK_TILES = 16,    /* tiles of a chunk, the unit that threads take: fixed by shape alone */
+    TILE = 256,       /* elements of an elementwise item that go through all its members at once: they stay in L1 */
+    CHUNK_TILES = 16, /* tiles of a chunk, the unit that threads take: fixed by shape alone */
     /* Work that is worth another thread, whose part costs some microseconds to hand out and collect: elements times
      * members, drawn numbers, elements reduced or moved, multiply-adds. */
     WORTH_TILES = 1 << 17,
@@ -27,9 +27,9 @@ typedef struct cpu_state {
     blas library;
     bool library_sought, has_library; /* opening costs milliseconds: it waits for a product that needs it */
     cpu_pool *pool;
-    char *scratch;         /* one stretch for each thread, for tiles */
+    char *scratch; /* one stretch for each thread, for tiles */
     size_t scratch_each;
-    char *packed;          /* operand of the product that is running, packed */
+    char *packed; /* operand of the product that is running, packed */
     size_t packed_bytes;
     char description[256];
 } cpu_state;
@@ -38,16 +38,17 @@ typedef struct cpu_program cpu_program;
 typedef struct cpu_step cpu_step;
 typedef struct spread spread;
 
-/* A kernel with everything it needs; pointers are looked up in program->pointer, which is refreshed when memory moves. */
+/* A kernel with everything it needs; pointers are looked up in program->pointer, which is refreshed when memory moves.
+ */
 struct cpu_step {
     chunk_fn *run; /* job: the step */
     cpu_program *program;
     int64_t chunks;
     bool parallel;
-    int32_t pointer;  /* first of its pointers; output first */
+    int32_t pointer; /* first of its pointers; output first */
     int32_t node;
-    int64_t size[8];  /* what the kernel's function says */
-    void *detail;     /* a tile program, a product, a list */
+    int64_t size[8]; /* what the kernel's function says */
+    void *detail;    /* a tile program, a product, a list */
 };
 
 struct cpu_program {
@@ -61,15 +62,21 @@ struct cpu_program {
     uint64_t epoch;
     cpu_step *step;
     int32_t n_steps, gate;
-    char **detail; /* stretches of memory for all step->detail */
+    char **detail;                  /* stretches of memory for all step->detail */
     char *detail_free, *detail_end; /* what is left of the last one */
     int64_t n_details, cap_details, cap_steps, cap_pointers, cap_references, cap_bound;
-    const run_bind *bind;  /* during a run */
+    const run_bind *bind; /* during a run */
     run_outcome *outcome;
 };
 
-static inline void *step_pointer(const cpu_step *s, int i) { return s->program->pointer[s->pointer + i]; }
-static inline size_t real_bytes(const cpu_program *p) { return (size_t)p->state->kernels->bits / 8; }
+static inline void *step_pointer(const cpu_step *s, int i)
+{
+    return s->program->pointer[s->pointer + i];
+}
+static inline size_t real_bytes(const cpu_program *p)
+{
+    return (size_t)p->state->kernels->bits / 8;
+}
 
 /* Elements of a strided array in the row-major order of a loop, innermost dimension first; stride 0 repeats. */
 struct spread {
@@ -81,8 +88,8 @@ void cpu_spread(const spread *s, size_t element, int64_t from, int64_t n, const 
 /* x of shape `from` broadcast to shape `to`. */
 spread cpu_spread_broadcast(const ad_shape *from, const ad_shape *to);
 
-/* An elementwise item: operands are loaded, members computed, tile by tile. A slot is a stretch of elements that members
- * read or write: memory itself where it lies in the order of the loop, else a piece of scratch. */
+/* An elementwise item: operands are loaded, members computed, tile by tile. A slot is a stretch of elements that
+ * members read or write: memory itself where it lies in the order of the loop, else a piece of scratch. */
 typedef enum slot_kind { SLOT_MEMORY, SLOT_SPLAT, SLOT_SPREAD, SLOT_SCRATCH } slot_kind;
 typedef struct tile_slot {
     int32_t kind;

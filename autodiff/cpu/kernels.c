@@ -5,9 +5,9 @@
 #include "autodiff/cpu/random.h"
 #include "autodiff/real.h"
 
-/* ---- elementwise, from the rows -------------------------------------------------------------------------------------------- */
+/* ---- elementwise, from the rows ---------------------------------------------------------------------------------- */
 
-#define ELEMENTWISE(name) \
+#define ELEMENTWISE(name)                                                                                              \
     static void kernel_##name(int64_t n, void *out_, const void *a_, const void *b_, const void *c_, const void *d_)
 #ifdef __clang__
 #define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
@@ -15,57 +15,58 @@
 #define INDEPENDENT _Pragma("GCC ivdep")
 #endif
 #define LOOP INDEPENDENT for (int64_t i = 0; i < n; i++)
-#define AD_OP1(name, formula, ...) \
-    ELEMENTWISE(name) \
-    { \
-        (void)b_, (void)c_, (void)d_; \
-        real *out = out_; \
-        const real *x_ = a_; \
-        LOOP \
-        { \
-            real x = x_[i]; \
-            out[i] = formula; \
-        } \
+#define AD_OP1(name, formula, ...)                                                                                     \
+    ELEMENTWISE(name)                                                                                                  \
+    {                                                                                                                  \
+        (void)b_, (void)c_, (void)d_;                                                                                  \
+        real *out = out_;                                                                                              \
+        const real *x_ = a_;                                                                                           \
+        LOOP                                                                                                           \
+        {                                                                                                              \
+            real x = x_[i];                                                                                            \
+            out[i] = formula;                                                                                          \
+        }                                                                                                              \
     }
-#define AD_OP2(name, formula, ...) \
-    ELEMENTWISE(name) \
-    { \
-        (void)c_, (void)d_; \
-        real *out = out_; \
-        const real *pa = a_, *pb = b_; \
-        LOOP \
-        { \
-            real a = pa[i], b = pb[i]; \
-            out[i] = formula; \
-        } \
+#define AD_OP2(name, formula, ...)                                                                                     \
+    ELEMENTWISE(name)                                                                                                  \
+    {                                                                                                                  \
+        (void)c_, (void)d_;                                                                                            \
+        real *out = out_;                                                                                              \
+        const real *pa = a_, *pb = b_;                                                                                 \
+        LOOP                                                                                                           \
+        {                                                                                                              \
+            real a = pa[i], b = pb[i];                                                                                 \
+            out[i] = formula;                                                                                          \
+        }                                                                                                              \
     }
-#define AD_OP3(name, formula, ...) \
-    ELEMENTWISE(name) \
-    { \
-        (void)d_; \
-        real *out = out_; \
-        const real *pa = a_, *pb = b_, *pc = c_; \
-        LOOP \
-        { \
-            real a = pa[i], b = pb[i], c = pc[i]; \
-            out[i] = formula; \
-        } \
+#define AD_OP3(name, formula, ...)                                                                                     \
+    ELEMENTWISE(name)                                                                                                  \
+    {                                                                                                                  \
+        (void)d_;                                                                                                      \
+        real *out = out_;                                                                                              \
+        const real *pa = a_, *pb = b_, *pc = c_;                                                                       \
+        LOOP                                                                                                           \
+        {                                                                                                              \
+            real a = pa[i], b = pb[i], c = pc[i];                                                                      \
+            out[i] = formula;                                                                                          \
+        }                                                                                                              \
     }
-#define AD_OP4(name, formula, ...) \
-    ELEMENTWISE(name) \
-    { \
-        real *out = out_; \
-        const real *pa = a_, *pb = b_, *pc = c_, *pd = d_; \
-        LOOP \
-        { \
-            real a = pa[i], b = pb[i], c = pc[i], d = pd[i]; \
-            out[i] = formula; \
-        } \
+#define AD_OP4(name, formula, ...)                                                                                     \
+    ELEMENTWISE(name)                                                                                                  \
+    {                                                                                                                  \
+        real *out = out_;                                                                                              \
+        const real *pa = a_, *pb = b_, *pc = c_, *pd = d_;                                                             \
+        LOOP                                                                                                           \
+        {                                                                                                              \
+            real a = pa[i], b = pb[i], c = pc[i], d = pd[i];                                                           \
+            out[i] = formula;                                                                                          \
+        }                                                                                                              \
     }
 #include "autodiff/ops.def"
 
 /* A softplus forwards and its gradient's sigmoid. */
-static void softplus_and_sigmoid(int64_t n, void *out_, const void *x_, const void *second, const void *c_, const void *d_)
+static void softplus_and_sigmoid(int64_t n, void *out_, const void *x_, const void *second, const void *c_,
+                                 const void *d_)
 {
     (void)c_, (void)d_;
     real *softplus = out_, *sigmoid = (real *)second;
@@ -78,39 +79,49 @@ static void softplus_and_sigmoid(int64_t n, void *out_, const void *x_, const vo
     }
 }
 
-/* ---- filling and converting --------------------------------------------------------------------------------------------------- */
+/* ---- filling and converting -------------------------------------------------------------------------------------- */
 
 static void splat(int64_t n, void *out_, const void *value)
 {
     real *out = out_, v = *(const real *)value;
-    for (int64_t i = 0; i < n; i++) out[i] = v;
+    for (int64_t i = 0; i < n; i++)
+        out[i] = v;
 }
-static void store(void *out, int64_t i, double value) { ((real *)out)[i] = (real)value; }
+static void store(void *out, int64_t i, double value)
+{
+    ((real *)out)[i] = (real)value;
+}
 static void arange(int64_t from, int64_t n, void *out_)
 {
     real *out = out_;
-    for (int64_t i = 0; i < n; i++) out[i] = (real)(from + i);
+    for (int64_t i = 0; i < n; i++)
+        out[i] = (real)(from + i);
 }
 static void from_byte(int64_t n, const uint8_t *x, void *out_)
 {
     real *out = out_;
-    for (int64_t i = 0; i < n; i++) out[i] = (real)x[i];
+    for (int64_t i = 0; i < n; i++)
+        out[i] = (real)x[i];
 }
 static void from_int64(int64_t n, const int64_t *x, void *out_)
 {
     real *out = out_;
-    for (int64_t i = 0; i < n; i++) out[i] = (real)x[i];
+    for (int64_t i = 0; i < n; i++)
+        out[i] = (real)x[i];
 }
 static void add_row(int64_t n, const void *x_, void *out_)
 {
     real *out = out_;
     const real *x = x_;
-    for (int64_t i = 0; i < n; i++) out[i] += x[i];
+    for (int64_t i = 0; i < n; i++)
+        out[i] += x[i];
 }
 
-/* ---- reductions --------------------------------------------------------------------------------------------------------------- */
+/* ---- reductions -------------------------------------------------------------------------------------------------- */
 
-enum { LANES = 32 }; /* partial results of a row, whatever the vectors' width: the order of additions is fixed by n alone */
+enum {
+    LANES = 32
+}; /* partial results of a row, whatever the vectors' width: the order of additions is fixed by n alone */
 
 static void sum_rows(int64_t rows, int64_t n, const void *x_, void *out_)
 {
@@ -120,11 +131,14 @@ static void sum_rows(int64_t rows, int64_t n, const void *x_, void *out_)
         real lane[LANES] = { 0 }, sum = 0;
         int64_t i = 0;
         for (; i + LANES <= n; i += LANES)
-            for (int j = 0; j < LANES; j++) lane[j] += x[i + j];
+            for (int j = 0; j < LANES; j++)
+                lane[j] += x[i + j];
         if (i)
             for (int width = LANES / 2; width; width /= 2)
-                for (int j = 0; j < width; j++) lane[j] += lane[j + width];
-        for (; i < n; i++) sum += x[i];
+                for (int j = 0; j < width; j++)
+                    lane[j] += lane[j + width];
+        for (; i < n; i++)
+            sum += x[i];
         out[r] = lane[0] + sum;
     }
 }
@@ -137,12 +151,16 @@ static void max_rows(int64_t rows, int64_t n, const void *x_, void *out_)
         real lane[LANES], most = x[0];
         int64_t i = 0;
         if (n >= LANES) {
-            for (int j = 0; j < LANES; j++) lane[j] = x[j];
+            for (int j = 0; j < LANES; j++)
+                lane[j] = x[j];
             for (i = LANES; i + LANES <= n; i += LANES)
-                for (int j = 0; j < LANES; j++) lane[j] = real_max(lane[j], x[i + j]);
-            for (int j = 0; j < LANES; j++) most = real_max(most, lane[j]);
+                for (int j = 0; j < LANES; j++)
+                    lane[j] = real_max(lane[j], x[i + j]);
+            for (int j = 0; j < LANES; j++)
+                most = real_max(most, lane[j]);
         }
-        for (; i < n; i++) most = real_max(most, x[i]);
+        for (; i < n; i++)
+            most = real_max(most, x[i]);
         out[r] = most;
     }
 }
@@ -151,18 +169,22 @@ static void sum_columns(int64_t n, int64_t stride, int64_t columns, const void *
 {
     real *restrict out = out_;
     const real *restrict x = x_;
-    for (int64_t i = 0; i < columns; i++) out[i] = 0;
+    for (int64_t i = 0; i < columns; i++)
+        out[i] = 0;
     for (int64_t r = 0; r < n; r++)
-        for (int64_t i = 0; i < columns; i++) out[i] += x[r * stride + i];
+        for (int64_t i = 0; i < columns; i++)
+            out[i] += x[r * stride + i];
 }
 
 static void max_columns(int64_t n, int64_t stride, int64_t columns, const void *x_, void *out_)
 {
     real *restrict out = out_;
     const real *restrict x = x_;
-    for (int64_t i = 0; i < columns; i++) out[i] = x[i];
+    for (int64_t i = 0; i < columns; i++)
+        out[i] = x[i];
     for (int64_t r = 1; r < n; r++)
-        for (int64_t i = 0; i < columns; i++) out[i] = real_max(out[i], x[r * stride + i]);
+        for (int64_t i = 0; i < columns; i++)
+            out[i] = real_max(out[i], x[r * stride + i]);
 }
 
 static double total(int64_t n, const void *x_)
@@ -171,11 +193,14 @@ static double total(int64_t n, const void *x_)
     double lane[LANES] = { 0 }, sum = 0;
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] += (double)x[i + j];
+        for (int j = 0; j < LANES; j++)
+            lane[j] += (double)x[i + j];
     if (i)
         for (int width = LANES / 2; width; width /= 2)
-            for (int j = 0; j < width; j++) lane[j] += lane[j + width];
-    for (; i < n; i++) sum += (double)x[i];
+            for (int j = 0; j < width; j++)
+                lane[j] += lane[j + width];
+    for (; i < n; i++)
+        sum += (double)x[i];
     return lane[0] + sum;
 }
 
@@ -183,7 +208,8 @@ static bool all_finite(int64_t n, const void *x_)
 {
     const real *x = x_;
     real_bits bad = 0, top = real_to_bits(REAL_INF);
-    for (int64_t i = 0; i < n; i++) bad |= (real_to_bits(x[i]) & top) == top ? 1 : 0;
+    for (int64_t i = 0; i < n; i++)
+        bad |= (real_to_bits(x[i]) & top) == top ? 1 : 0;
     return !bad;
 }
 

@@ -13,7 +13,8 @@ typedef struct cpu_kernels {
     const char *isa;
     int bits;
     elementwise_kernel *elementwise[N_ELEMENTWISE];
-    elementwise_kernel *softplus_and_sigmoid; /* of a, into out and b: bit-equal to the two, for the price of one exponential */
+    elementwise_kernel
+        *softplus_and_sigmoid; /* of a, into out and b: bit-equal to the two, for the price of one exponential */
     void (*splat)(int64_t n, void *out, const void *value); /* out[i] = *value */
     void (*store)(void *out, int64_t i, double value);      /* ((real *)out)[i] = value, from a double */
     void (*arange)(int64_t from, int64_t n, void *out);     /* from, from + 1, ... */

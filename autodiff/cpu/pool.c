@@ -1,5 +1,5 @@
-/* Fork and join by spinning first and sleeping later: jobs follow each other within microseconds while a plan runs, and a
- * program that does something else must not find a core busy. */
+/* Fork and join by spinning first and sleeping later: jobs follow each other within microseconds while a plan runs, and
+ * a program that does something else must not find a core busy. */
 #include "autodiff/cpu/pool.h"
 
 #include <pthread.h>
@@ -58,7 +58,8 @@ static void take_chunks(cpu_pool *p, int thread)
         share *s = &p->share[(thread + i) % threads];
         for (;;) {
             int64_t from = atomic_fetch_add_explicit(&s->next, p->piece, memory_order_relaxed);
-            if (from >= s->end) break;
+            if (from >= s->end)
+                break;
             p->run(p->job, from, from + p->piece < s->end ? from + p->piece : s->end, thread);
         }
     }
@@ -68,12 +69,14 @@ static uint64_t next_ticket(cpu_pool *p, uint64_t seen)
 {
     for (int i = 0; i < SPINS; i++) {
         uint64_t now = atomic_load_explicit(&p->ticket, memory_order_acquire);
-        if (now != seen) return now;
+        if (now != seen)
+            return now;
         relax();
     }
     pthread_mutex_lock(&p->lock);
     atomic_fetch_add(&p->sleeping, 1);
-    while (atomic_load(&p->ticket) == seen) pthread_cond_wait(&p->wake, &p->lock);
+    while (atomic_load(&p->ticket) == seen)
+        pthread_cond_wait(&p->wake, &p->lock);
     atomic_fetch_sub(&p->sleeping, 1);
     pthread_mutex_unlock(&p->lock);
     return atomic_load(&p->ticket);
@@ -86,7 +89,8 @@ static void *work(void *worker_)
     cpu_pool *p = w->pool;
     for (uint64_t seen = 0;;) {
         seen = next_ticket(p, seen);
-        if (atomic_load(&p->quit)) return NULL;
+        if (atomic_load(&p->quit))
+            return NULL;
         take_chunks(p, w->thread);
         atomic_fetch_sub_explicit(&p->working, 1, memory_order_release);
     }
@@ -95,7 +99,8 @@ static void *work(void *worker_)
 static void publish(cpu_pool *p)
 {
     atomic_fetch_add(&p->ticket, 1);
-    if (!atomic_load(&p->sleeping)) return;
+    if (!atomic_load(&p->sleeping))
+        return;
     pthread_mutex_lock(&p->lock);
     pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->lock);
@@ -103,8 +108,10 @@ static void publish(cpu_pool *p)
 
 cpu_pool *cpu_pool_new(ad_context *c, int threads)
 {
-    if (threads < 1) threads = 1;
-    if (threads > MOST_THREADS) threads = MOST_THREADS;
+    if (threads < 1)
+        threads = 1;
+    if (threads > MOST_THREADS)
+        threads = MOST_THREADS;
     cpu_pool *p = ad__allocate(c, NULL, sizeof *p);
     worker *workers = p ? ad__allocate(c, NULL, (size_t)threads * sizeof *workers) : NULL;
     share *shares = workers ? ad__allocate(c, NULL, (size_t)threads * sizeof *shares) : NULL;
@@ -130,7 +137,8 @@ static void start_workers(cpu_pool *p)
     for (int i = 1; i < p->threads; i++) {
         worker *w = &p->worker[n];
         *w = (worker){ .pool = p, .thread = n + 1 };
-        if (!pthread_create(&w->id, NULL, work, w)) n++;
+        if (!pthread_create(&w->id, NULL, work, w))
+            n++;
     }
     p->started = n;
     p->threads = n + 1;
@@ -138,10 +146,12 @@ static void start_workers(cpu_pool *p)
 
 void cpu_pool_free(cpu_pool *p)
 {
-    if (!p) return;
+    if (!p)
+        return;
     atomic_store(&p->quit, true);
     publish(p);
-    for (int i = 0; i < p->started; i++) pthread_join(p->worker[i].id, NULL);
+    for (int i = 0; i < p->started; i++)
+        pthread_join(p->worker[i].id, NULL);
     pthread_mutex_destroy(&p->lock);
     pthread_cond_destroy(&p->wake);
     ad__allocate(p->context, p->worker, 0);
@@ -149,11 +159,15 @@ void cpu_pool_free(cpu_pool *p)
     ad__allocate(p->context, p, 0);
 }
 
-int cpu_pool_threads(const cpu_pool *p) { return p->threads; }
+int cpu_pool_threads(const cpu_pool *p)
+{
+    return p->threads;
+}
 
 void cpu_pool_run(cpu_pool *p, chunk_fn *run, const void *job, int64_t chunks)
 {
-    if (p->threads > p->started + 1) start_workers(p);
+    if (p->threads > p->started + 1)
+        start_workers(p);
     if (p->started == 0 || chunks < 2) {
         run(job, 0, chunks, 0);
         return;
@@ -163,7 +177,8 @@ void cpu_pool_run(cpu_pool *p, chunk_fn *run, const void *job, int64_t chunks)
     p->chunks = chunks;
     int threads = p->started + 1;
     p->piece = chunks / (8 * threads);
-    if (p->piece < 1) p->piece = 1;
+    if (p->piece < 1)
+        p->piece = 1;
     for (int i = 0; i < threads; i++) {
         atomic_store_explicit(&p->share[i].next, chunks * i / threads, memory_order_relaxed);
         p->share[i].end = chunks * (i + 1) / threads;
@@ -172,7 +187,9 @@ void cpu_pool_run(cpu_pool *p, chunk_fn *run, const void *job, int64_t chunks)
     publish(p);
     take_chunks(p, 0);
     for (int i = 0; atomic_load_explicit(&p->working, memory_order_acquire); i++) {
-        if (i < SPINS) relax();
-        else sched_yield();
+        if (i < SPINS)
+            relax();
+        else
+            sched_yield();
     }
 }

@@ -1,5 +1,5 @@
-/* The one thread pool of a CPU backend: runs the chunks of a kernel on the calling thread and on workers. Which thread runs
- * a chunk never changes a bit of its result. Used by one thread at a time. */
+/* The one thread pool of a CPU backend: runs the chunks of a kernel on the calling thread and on workers. Which thread
+ * runs a chunk never changes a bit of its result. Used by one thread at a time. */
 #ifndef AUTODIFF_CPU_POOL_H
 #define AUTODIFF_CPU_POOL_H
 

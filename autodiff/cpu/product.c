@@ -1,5 +1,5 @@
-/* Matrix products: lowering to gemm plans. One large product is packed and multiplied by all threads; a stack of them is
- * shared out member by member. */
+/* Matrix products: lowering to gemm plans. One large product is packed and multiplied by all threads; a stack of them
+ * is shared out member by member. */
 #include <string.h>
 
 #include "autodiff/cpu/cpu.h"
@@ -21,7 +21,8 @@ static void run_pack(const void *job, int64_t from, int64_t to, int thread)
     const cpu_step *s = job;
     (void)thread;
     gemm g = product(s, 0);
-    for (int64_t i = from; i < to; i++) gemm_pack(&g, s->program->state->packed, i);
+    for (int64_t i = from; i < to; i++)
+        gemm_pack(&g, s->program->state->packed, i);
 }
 
 static void run_multiply(const void *job, int64_t from, int64_t to, int thread)
@@ -29,7 +30,8 @@ static void run_multiply(const void *job, int64_t from, int64_t to, int thread)
     const cpu_step *s = job;
     (void)thread;
     gemm g = product(s, 0);
-    for (int64_t i = from; i < to; i++) gemm_multiply(&g, s->program->state->packed, i);
+    for (int64_t i = from; i < to; i++)
+        gemm_multiply(&g, s->program->state->packed, i);
 }
 
 static void run_stack(const void *job, int64_t from, int64_t to, int thread)
@@ -44,11 +46,14 @@ static void run_stack(const void *job, int64_t from, int64_t to, int thread)
 
 static bool need_packed(cpu_state *s, size_t bytes)
 {
-    if (bytes <= s->packed_bytes) return true;
+    if (bytes <= s->packed_bytes)
+        return true;
     const ad_backend *b = &ad__cpu_backend;
     char *packed = b->memory_new(s, bytes);
-    if (!packed) return false;
-    if (s->packed) b->memory_free(s, s->packed);
+    if (!packed)
+        return false;
+    if (s->packed)
+        b->memory_free(s, s->packed);
     s->packed = packed;
     s->packed_bytes = bytes;
     return true;
@@ -59,15 +64,24 @@ bool cpu_lower_product(cpu_program *p, int32_t node)
     const int64_t *a = plan_attrs(p->plan, node);
     cpu_state *state = p->state;
     gemm *g = cpu_detail(p, sizeof *g);
-    if (!g) return false;
-    *g = (gemm){ .transpose_a = (int)a[0], .transpose_b = (int)a[1], .m = a[4], .n = a[5], .k = a[6],
-                 .lda = a[0] ? a[4] : a[6], .ldb = a[1] ? a[6] : a[5], .ldc = a[5] };
+    if (!g)
+        return false;
+    *g = (gemm){ .transpose_a = (int)a[0],
+                 .transpose_b = (int)a[1],
+                 .m = a[4],
+                 .n = a[5],
+                 .k = a[6],
+                 .lda = a[0] ? a[4] : a[6],
+                 .ldb = a[1] ? a[6] : a[5],
+                 .ldc = a[5] };
     gemm_plan(g, state->gemm, NULL);
-    if (gemm_suits_library(g)) gemm_plan(g, state->gemm, cpu_library(state));
+    if (gemm_suits_library(g))
+        gemm_plan(g, state->gemm, cpu_library(state));
     int64_t members = a[2] > a[3] ? a[2] : a[3];
     cpu_step *s;
     if (members > 1) {
-        if (!(s = cpu_step_new(p, run_stack, node))) return false;
+        if (!(s = cpu_step_new(p, run_stack, node)))
+            return false;
         s->detail = g;
         s->chunks = members;
         s->parallel = members * g->m * g->n * g->k >= WORTH_PRODUCT;
@@ -75,12 +89,14 @@ bool cpu_lower_product(cpu_program *p, int32_t node)
     }
     bool parallel = g->m * g->n * g->k >= WORTH_PRODUCT;
     if (g->pack_chunks) {
-        if (!(s = cpu_step_new(p, run_pack, node))) return false;
+        if (!(s = cpu_step_new(p, run_pack, node)))
+            return false;
         s->detail = g;
         s->chunks = g->pack_chunks;
         s->parallel = parallel;
     }
-    if (!(s = cpu_step_new(p, run_multiply, node))) return false;
+    if (!(s = cpu_step_new(p, run_multiply, node)))
+        return false;
     s->detail = g;
     s->chunks = g->chunks;
     s->parallel = parallel;

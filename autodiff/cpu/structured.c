@@ -1,17 +1,26 @@
-/* The structured kernels but products: moving, reducing, drawing, totals, assignments. Each section lowers a node to a step
- * and runs its chunks; sizes come from the node's attributes (structured.def). */
+/* The structured kernels but products: moving, reducing, drawing, totals, assignments. Each section lowers a node to a
+ * step and runs its chunks; sizes come from the node's attributes (structured.def). */
 #include <stdatomic.h>
 #include <string.h>
 
 #include "autodiff/cpu/cpu.h"
 #include "autodiff/philox.h"
 
-static const cpu_kernels *kernels(const cpu_step *s) { return s->program->state->kernels; }
-static int64_t pieces(int64_t n, int64_t piece) { return n <= 0 ? 1 : (n + piece - 1) / piece; }
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static const cpu_kernels *kernels(const cpu_step *s)
+{
+    return s->program->state->kernels;
+}
+static int64_t pieces(int64_t n, int64_t piece)
+{
+    return n <= 0 ? 1 : (n + piece - 1) / piece;
+}
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
 enum { PIECE = CHUNK_TILES * TILE };
 
-/* ---- moving ----------------------------------------------------------------------------------------------------------------- */
+/* ---- moving ------------------------------------------------------------------------------------------------------ */
 
 /* expand, permute: size 0 elements, 1 bytes of each */
 static void run_spread(const void *job, int64_t from, int64_t to, int thread)
@@ -31,8 +40,10 @@ static void run_cast(const void *job, int64_t from, int64_t to, int thread)
     (void)thread;
     int64_t begin = from * PIECE, end = least(to * PIECE, s->size[0]);
     char *out = (char *)step_pointer(s, 0) + (size_t)begin * real_bytes(s->program);
-    if (s->size[1] == AD_BYTE) kernels(s)->from_byte(end - begin, (const uint8_t *)step_pointer(s, 1) + begin, out);
-    else kernels(s)->from_int64(end - begin, (const int64_t *)step_pointer(s, 1) + begin, out);
+    if (s->size[1] == AD_BYTE)
+        kernels(s)->from_byte(end - begin, (const uint8_t *)step_pointer(s, 1) + begin, out);
+    else
+        kernels(s)->from_int64(end - begin, (const int64_t *)step_pointer(s, 1) + begin, out);
 }
 
 /* slice, pad: attributes 1.. of the node, bytes of an element in size 0 */
@@ -48,10 +59,13 @@ static void run_cut(const void *job, int64_t from, int64_t to, int thread)
     size_t skip = (size_t)(start * a[3] * s->size[0]);
     char *out = step_pointer(s, 0);
     const char *x = step_pointer(s, 1);
-    if (n->op == OP_pad) memset(out, 0, (size_t)a[1] * pitch);
+    if (n->op == OP_pad)
+        memset(out, 0, (size_t)a[1] * pitch);
     for (int64_t i = 0; i < a[1]; i++) {
-        if (n->op == OP_pad) memcpy(out + (size_t)i * pitch + skip, x + (size_t)i * row, row);
-        else memcpy(out + (size_t)i * row, x + (size_t)i * pitch + skip, row);
+        if (n->op == OP_pad)
+            memcpy(out + (size_t)i * pitch + skip, x + (size_t)i * row, row);
+        else
+            memcpy(out + (size_t)i * row, x + (size_t)i * pitch + skip, row);
     }
 }
 
@@ -74,7 +88,8 @@ static void run_concat(const void *job, int64_t from, int64_t to, int thread)
 
 static bool bad_index(const cpu_step *s, int64_t index, int64_t size)
 {
-    if (index >= 0 && index < size) return false;
+    if (index >= 0 && index < size)
+        return false;
     run_outcome *o = s->program->outcome;
     o->bad_index = s->node;
     o->bad_value = index;
@@ -92,7 +107,8 @@ static void run_gather(const void *job, int64_t from, int64_t to, int thread)
     const char *x = step_pointer(s, 1);
     for (int64_t i = 0; i < a[1]; i++) {
         for (int64_t j = 0; j < s->size[0]; j++, out += row) {
-            if (bad_index(s, index[j], a[2])) return;
+            if (bad_index(s, index[j], a[2]))
+                return;
             memcpy(out, x + (size_t)(i * a[2] + index[j]) * row, row);
         }
     }
@@ -110,13 +126,14 @@ static void run_scatter_add(const void *job, int64_t from, int64_t to, int threa
     memset(out, 0, (size_t)(a[1] * a[2]) * row);
     for (int64_t i = 0; i < a[1]; i++) {
         for (int64_t j = 0; j < s->size[0]; j++, x += row) {
-            if (bad_index(s, index[j], a[2])) return;
+            if (bad_index(s, index[j], a[2]))
+                return;
             kernels(s)->add_row(a[3], x, out + (size_t)(i * a[2] + index[j]) * row);
         }
     }
 }
 
-/* ---- reducing ----------------------------------------------------------------------------------------------------------------- */
+/* ---- reducing ---------------------------------------------------------------------------------------------------- */
 
 enum { COLUMNS = 64, ROW_ELEMENTS = 4096 };
 
@@ -140,7 +157,8 @@ static void run_reduce(const void *job, int64_t from, int64_t to, int thread)
     for (int64_t chunk = from; chunk < to; chunk++) {
         int64_t i = chunk / per_row, column = chunk % per_row * s->size[0];
         int64_t n = least(s->size[0], a[2] - column);
-        (max ? kernels(s)->max_columns : kernels(s)->sum_columns)(a[1], a[2], n, x + (size_t)(i * a[1] * a[2] + column) * element,
+        (max ? kernels(s)->max_columns : kernels(s)->sum_columns)(a[1], a[2], n,
+                                                                  x + (size_t)(i * a[1] * a[2] + column) * element,
                                                                   out + (size_t)(i * a[2] + column) * element);
     }
 }
@@ -173,12 +191,13 @@ static void run_cumsum(const void *job, int64_t from, int64_t to, int thread)
     for (int64_t i = 0; i < a[0]; i++) {
         for (int64_t j = 0; j < a[2]; j++) {
             size_t at = (size_t)(i * a[1] * a[2] + j) * element;
-            kernels(s)->cumsum(a[1], a[2], a[3], (const char *)step_pointer(s, 1) + at, (char *)step_pointer(s, 0) + at);
+            kernels(s)->cumsum(a[1], a[2], a[3], (const char *)step_pointer(s, 1) + at,
+                               (char *)step_pointer(s, 0) + at);
         }
     }
 }
 
-/* ---- sources -------------------------------------------------------------------------------------------------------------------- */
+/* ---- sources ----------------------------------------------------------------------------------------------------- */
 
 static void run_random(const void *job, int64_t from, int64_t to, int thread)
 {
@@ -188,8 +207,9 @@ static void run_random(const void *job, int64_t from, int64_t to, int thread)
     const run_bind *b = s->program->bind;
     int64_t begin = from * PIECE, end = least(to * PIECE, s->size[0]);
     bool normal = s->program->plan->node[s->node].op == OP_random_normal;
-    (normal ? kernels(s)->normal : kernels(s)->uniform)((char *)step_pointer(s, 0) + (size_t)begin * real_bytes(s->program), begin,
-                                                        end, b->key, (uint32_t)a[0], (uint32_t)a[1], b->run);
+    (normal ? kernels(s)->normal
+            : kernels(s)->uniform)((char *)step_pointer(s, 0) + (size_t)begin * real_bytes(s->program), begin, end,
+                                   b->key, (uint32_t)a[0], (uint32_t)a[1], b->run);
 }
 
 static void run_random_index(const void *job, int64_t from, int64_t to, int thread)
@@ -200,7 +220,8 @@ static void run_random_index(const void *job, int64_t from, int64_t to, int thre
     const run_bind *b = s->program->bind;
     uint64_t key = ad__mix(b->key ^ ad__mix((uint64_t)a[0] << 32 ^ (uint64_t)b->run ^ (uint64_t)a[1] << 48));
     int64_t *out = step_pointer(s, 0);
-    for (int64_t i = 0; i < s->size[0]; i++) out[i] = (int64_t)feistel_permute(key, (uint64_t)i, (uint64_t)a[2]);
+    for (int64_t i = 0; i < s->size[0]; i++)
+        out[i] = (int64_t)feistel_permute(key, (uint64_t)i, (uint64_t)a[2]);
 }
 
 static void run_arange(const void *job, int64_t from, int64_t to, int thread)
@@ -210,7 +231,7 @@ static void run_arange(const void *job, int64_t from, int64_t to, int thread)
     kernels(s)->arange(0, s->size[0], step_pointer(s, 0));
 }
 
-/* ---- totals and assignments --------------------------------------------------------------------------------------------------------- */
+/* ---- totals and assignments -------------------------------------------------------------------------------------- */
 
 /* pointers: out, then values and weights in turn; detail: for each value its size and the slot of its weight or -1 */
 static void run_weighted_total(const void *job, int64_t from, int64_t to, int thread)
@@ -233,10 +254,12 @@ static void run_guard(const void *job, int64_t from, int64_t to, int thread)
     const int64_t *operand = s->detail;
     int64_t j = 0;
     for (int64_t chunk = from; chunk < to; chunk++) {
-        while (j + 1 < s->size[0] && operand[2 * (j + 1)] <= chunk) j++;
+        while (j + 1 < s->size[0] && operand[2 * (j + 1)] <= chunk)
+            j++;
         int64_t begin = (chunk - operand[2 * j]) * PIECE, n = least(PIECE, operand[2 * j + 1] - begin);
         const char *x = (const char *)step_pointer(s, 1 + (int)j) + (size_t)begin * real_bytes(s->program);
-        if (n > 0 && !kernels(s)->finite(n, x)) __atomic_store_n(&s->program->outcome->finite, false, __ATOMIC_RELAXED);
+        if (n > 0 && !kernels(s)->finite(n, x))
+            __atomic_store_n(&s->program->outcome->finite, false, __ATOMIC_RELAXED);
     }
 }
 
@@ -247,7 +270,7 @@ static void run_assign(const void *job, int64_t from, int64_t to, int thread)
     memcpy(step_pointer(s, 1), step_pointer(s, 2), (size_t)s->size[0]);
 }
 
-/* ---- lowering ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- lowering ---------------------------------------------------------------------------------------------------- */
 
 static spread spread_of_permute(const plan *p, int32_t node)
 {
@@ -272,7 +295,8 @@ static bool lower_spread(cpu_program *p, int32_t node)
     int32_t shape;
     cpu_step *s = cpu_step_new(p, run_spread, node);
     spread *to = cpu_detail(p, sizeof *to);
-    if (!s || !to) return false;
+    if (!s || !to)
+        return false;
     if (pl->node[node].op == OP_permute) {
         *to = spread_of_permute(pl, node);
     } else {
@@ -292,7 +316,8 @@ static bool lower_reduce(cpu_program *p, int32_t node)
 {
     const int64_t *a = plan_attrs(p->plan, node);
     cpu_step *s = cpu_step_new(p, run_reduce, node);
-    if (!s) return false;
+    if (!s)
+        return false;
     s->parallel = a[0] * a[1] * a[2] >= WORTH_MOVES;
     if (a[0] == 1 && a[2] == 1 && a[1] > 2 * ROW_ELEMENTS && p->plan->node[node].op == OP_reduce_sum) {
         s->run = run_partial_sums;
@@ -300,7 +325,8 @@ static bool lower_reduce(cpu_program *p, int32_t node)
         s->chunks = s->size[1] = pieces(a[1], ROW_ELEMENTS);
         void *partial = s->detail = cpu_detail(p, (size_t)s->chunks * sizeof(double));
         cpu_step *sum = partial ? cpu_step_new(p, run_sum_of_partials, node) : NULL;
-        if (!sum) return false;
+        if (!sum)
+            return false;
         sum->size[1] = pieces(a[1], ROW_ELEMENTS);
         sum->detail = partial;
         return true;
@@ -322,7 +348,8 @@ static bool lower_terms(cpu_program *p, int32_t node)
     int n = pl->node[node].n_inputs;
     cpu_step *s = cpu_step_new(p, guard ? run_guard : run_weighted_total, node);
     int64_t *detail = cpu_detail(p, (size_t)(2 * n + 2) * sizeof *detail), chunk = 0;
-    if (!s || !detail) return false;
+    if (!s || !detail)
+        return false;
     s->detail = detail;
     s->size[0] = n;
     for (int i = 0; i < n; i++) {
@@ -348,15 +375,20 @@ bool cpu_lower_node(cpu_program *p, int32_t node)
     int64_t bytes = (int64_t)ad__dtype_bytes(pl->context, pl->node[node].dtype);
     cpu_step *s;
     switch (pl->node[node].op) {
-    case OP_matmul: return cpu_lower_product(p, node);
+    case OP_matmul:
+        return cpu_lower_product(p, node);
     case OP_expand:
-    case OP_permute: return lower_spread(p, node);
+    case OP_permute:
+        return lower_spread(p, node);
     case OP_reduce_sum:
-    case OP_reduce_max: return lower_reduce(p, node);
+    case OP_reduce_max:
+        return lower_reduce(p, node);
     case OP_weighted_total:
-    case OP_guard: return lower_terms(p, node);
+    case OP_guard:
+        return lower_terms(p, node);
     case OP_cast_real:
-        if (!(s = cpu_step_new(p, run_cast, node))) return false;
+        if (!(s = cpu_step_new(p, run_cast, node)))
+            return false;
         s->size[0] = size;
         s->size[1] = pl->node[in[0]].dtype;
         s->chunks = pieces(size, PIECE);
@@ -364,13 +396,16 @@ bool cpu_lower_node(cpu_program *p, int32_t node)
         return true;
     case OP_slice:
     case OP_pad:
-        if (!(s = cpu_step_new(p, run_cut, node))) return false;
+        if (!(s = cpu_step_new(p, run_cut, node)))
+            return false;
         s->size[0] = bytes;
         return true;
     case OP_concat: {
-        if (!(s = cpu_step_new(p, run_concat, node))) return false;
+        if (!(s = cpu_step_new(p, run_concat, node)))
+            return false;
         int64_t *length = s->detail = cpu_detail(p, (size_t)pl->node[node].n_inputs * sizeof *length);
-        if (!length) return false;
+        if (!length)
+            return false;
         s->size[0] = bytes;
         s->size[1] = pl->node[node].n_inputs;
         for (int i = 0; i < pl->node[node].n_inputs; i++)
@@ -379,28 +414,35 @@ bool cpu_lower_node(cpu_program *p, int32_t node)
     }
     case OP_gather:
     case OP_scatter_add:
-        if (!(s = cpu_step_new(p, pl->node[node].op == OP_gather ? run_gather : run_scatter_add, node))) return false;
+        if (!(s = cpu_step_new(p, pl->node[node].op == OP_gather ? run_gather : run_scatter_add, node)))
+            return false;
         s->size[0] = plan_size(pl, in[1]);
         return true;
-    case OP_cumsum: return cpu_step_new(p, run_cumsum, node) != NULL;
+    case OP_cumsum:
+        return cpu_step_new(p, run_cumsum, node) != NULL;
     case OP_random_normal:
     case OP_random_uniform:
-        if (!(s = cpu_step_new(p, run_random, node))) return false;
+        if (!(s = cpu_step_new(p, run_random, node)))
+            return false;
         s->size[0] = size;
         s->chunks = pieces(size, PIECE);
         s->parallel = size >= WORTH_DRAWS;
         return true;
     case OP_random_index:
-        if (!(s = cpu_step_new(p, run_random_index, node))) return false;
+        if (!(s = cpu_step_new(p, run_random_index, node)))
+            return false;
         s->size[0] = size;
         return true;
     case OP_arange:
-        if (!(s = cpu_step_new(p, run_arange, node))) return false;
+        if (!(s = cpu_step_new(p, run_arange, node)))
+            return false;
         s->size[0] = size;
         return true;
     case OP_assign: /* a value that was placed in its state needs no copy */
-        if (!memcmp(&pl->place[node], &pl->place[ad__plan_source(pl, in[1])], sizeof(place))) return true;
-        if (!(s = cpu_step_new(p, run_assign, node))) return false;
+        if (!memcmp(&pl->place[node], &pl->place[ad__plan_source(pl, in[1])], sizeof(place)))
+            return true;
+        if (!(s = cpu_step_new(p, run_assign, node)))
+            return false;
         s->size[0] = size * bytes;
         return true;
     }

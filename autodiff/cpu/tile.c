@@ -1,21 +1,23 @@
-/* Elementwise items: lowering to tile programs, and running them. A tile goes through all members while it is in L1, so an
- * item costs one pass over its operands and results, however many members it has. */
+/* Elementwise items: lowering to tile programs, and running them. A tile goes through all members while it is in L1, so
+ * an item costs one pass over its operands and results, however many members it has. */
 #include <string.h>
 
 #include "autodiff/cpu/cpu.h"
 
-/* ---- spreads ----------------------------------------------------------------------------------------------------------------- */
+/* ---- spreads ----------------------------------------------------------------------------------------------------- */
 
 static void repeat(void *out, const void *value, int64_t n, size_t element)
 {
     if (element == 4) {
         uint32_t v, *o = out;
         memcpy(&v, value, sizeof v);
-        for (int64_t i = 0; i < n; i++) o[i] = v;
+        for (int64_t i = 0; i < n; i++)
+            o[i] = v;
     } else if (element == 8) {
         uint64_t v, *o = out;
         memcpy(&v, value, sizeof v);
-        for (int64_t i = 0; i < n; i++) o[i] = v;
+        for (int64_t i = 0; i < n; i++)
+            o[i] = v;
     } else {
         memset(out, *(const uint8_t *)value, (size_t)n);
     }
@@ -24,11 +26,14 @@ static void repeat(void *out, const void *value, int64_t n, size_t element)
 static void pick(void *out, const char *x, int64_t stride, int64_t n, size_t element)
 {
     if (element == 4) {
-        for (int64_t i = 0; i < n; i++) ((uint32_t *)out)[i] = ((const uint32_t *)x)[i * stride];
+        for (int64_t i = 0; i < n; i++)
+            ((uint32_t *)out)[i] = ((const uint32_t *)x)[i * stride];
     } else if (element == 8) {
-        for (int64_t i = 0; i < n; i++) ((uint64_t *)out)[i] = ((const uint64_t *)x)[i * stride];
+        for (int64_t i = 0; i < n; i++)
+            ((uint64_t *)out)[i] = ((const uint64_t *)x)[i * stride];
     } else {
-        for (int64_t i = 0; i < n; i++) ((uint8_t *)out)[i] = (uint8_t)x[i * stride];
+        for (int64_t i = 0; i < n; i++)
+            ((uint8_t *)out)[i] = (uint8_t)x[i * stride];
     }
 }
 
@@ -45,16 +50,20 @@ void cpu_spread(const spread *s, size_t element, int64_t from, int64_t n, const 
     while (n > 0) {
         int64_t run = s->dim[0] - at[0] < n ? s->dim[0] - at[0] : n;
         const char *source = x + offset * (int64_t)element;
-        if (s->stride[0] == 1) memcpy(out, source, (size_t)run * element);
-        else if (s->stride[0] == 0) repeat(out, source, run, element);
-        else pick(out, source, s->stride[0], run, element);
+        if (s->stride[0] == 1)
+            memcpy(out, source, (size_t)run * element);
+        else if (s->stride[0] == 0)
+            repeat(out, source, run, element);
+        else
+            pick(out, source, s->stride[0], run, element);
         out += (size_t)run * element;
         n -= run;
         offset -= at[0] * s->stride[0];
         at[0] = 0;
         for (int i = 1; i < s->rank; i++) {
             offset += s->stride[i];
-            if (++at[i] < s->dim[i]) break;
+            if (++at[i] < s->dim[i])
+                break;
             offset -= at[i] * s->stride[i];
             at[i] = 0;
         }
@@ -69,7 +78,8 @@ spread cpu_spread_broadcast(const ad_shape *from, const ad_shape *to)
         int64_t dim = to->dim[to->rank - i], own = i <= from->rank ? from->dim[from->rank - i] : 1;
         int64_t step = own == 1 ? 0 : stride;
         stride *= own;
-        if (dim == 1) continue;
+        if (dim == 1)
+            continue;
         int last = s.rank - 1;
         if (last >= 0 && step == s.stride[last] * s.dim[last] && (step || !s.stride[last])) {
             s.dim[last] *= dim; /* continues the dimension inside it */
@@ -78,19 +88,23 @@ spread cpu_spread_broadcast(const ad_shape *from, const ad_shape *to)
             s.stride[s.rank++] = step;
         }
     }
-    if (s.rank == 0) s = (spread){ .rank = 1, .dim = { 1 }, .stride = { 1 } };
+    if (s.rank == 0)
+        s = (spread){ .rank = 1, .dim = { 1 }, .stride = { 1 } };
     return s;
 }
 
-/* ---- running -------------------------------------------------------------------------------------------------------------------- */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 /* Where the slots lie for the tile that starts at element `begin`. */
-static void find_slots(const cpu_step *s, const tile_program *t, char *scratch, int64_t begin, size_t element, char **at)
+static void find_slots(const cpu_step *s, const tile_program *t, char *scratch, int64_t begin, size_t element,
+                       char **at)
 {
     for (int32_t i = 0; i < t->n_slots; i++) {
         const tile_slot *slot = &t->slot[i];
-        if (slot->kind == SLOT_MEMORY) at[i] = (char *)step_pointer(s, slot->pointer) + (size_t)begin * element;
-        else at[i] = scratch + (size_t)slot->scratch * TILE * element;
+        if (slot->kind == SLOT_MEMORY)
+            at[i] = (char *)step_pointer(s, slot->pointer) + (size_t)begin * element;
+        else
+            at[i] = scratch + (size_t)slot->scratch * TILE * element;
     }
 }
 
@@ -126,7 +140,8 @@ static void run_single_tile(const void *job, int64_t from, int64_t to, int threa
         t->epoch = s->program->epoch;
         t->scratch = state->scratch;
     }
-    for (int32_t j = 0; j < t->n_bound; j++) t->at[t->bound_slot[j]] = step_pointer(s, t->slot[t->bound_slot[j]].pointer);
+    for (int32_t j = 0; j < t->n_bound; j++)
+        t->at[t->bound_slot[j]] = step_pointer(s, t->slot[t->bound_slot[j]].pointer);
     fill_splats(s, t, t->size, t->at);
     run_tile(s, t, 0, t->size, (size_t)state->kernels->bits / 8, t->at);
 }
@@ -139,16 +154,18 @@ static void run_tiles(const void *job, int64_t from, int64_t to, int thread)
     size_t element = (size_t)state->kernels->bits / 8;
     char *at[TILE_SLOTS];
     int64_t begin = from * CHUNK_TILES * TILE, end = to * CHUNK_TILES * TILE;
-    if (end > t->size) end = t->size;
+    if (end > t->size)
+        end = t->size;
     find_slots(s, t, state->scratch + (size_t)thread * state->scratch_each, begin, element, at);
     fill_splats(s, t, end - begin < TILE ? end - begin : TILE, at);
     for (int64_t i = begin; i < end; i += TILE) {
         run_tile(s, t, i, end - i < TILE ? end - i : TILE, element, at);
-        for (int32_t j = 0; j < t->n_memories; j++) at[t->memory_slot[j]] += (size_t)TILE * element;
+        for (int32_t j = 0; j < t->n_memories; j++)
+            at[t->memory_slot[j]] += (size_t)TILE * element;
     }
 }
 
-/* ---- lowering --------------------------------------------------------------------------------------------------------------------- */
+/* ---- lowering ---------------------------------------------------------------------------------------------------- */
 
 enum { FOUND = 2 * TILE_SLOTS };
 typedef struct key { /* what an operand slot holds: a node's memory under a shape */
@@ -162,7 +179,7 @@ typedef struct tiler {
     tile_program *tiles;
     const plan_item *item;
     key keys[TILE_SLOTS];
-    int16_t found[FOUND]; /* slots of operands, by hash of their keys; -1 empty */
+    int16_t found[FOUND];        /* slots of operands, by hash of their keys; -1 empty */
     int16_t slot_of[TILE_SLOTS]; /* of each member's result */
     bool done[TILE_SLOTS];
     int16_t dies[TILE_SLOTS], after[TILE_SLOTS]; /* per member: the first that dies with it, the next that does */
@@ -174,7 +191,8 @@ static bool same_order(const ad_shape *from, const ad_shape *to)
 {
     int lead = to->rank - from->rank;
     for (int i = 0; i < to->rank; i++)
-        if (to->dim[i] != (i < lead ? 1 : from->dim[i - lead])) return false;
+        if (to->dim[i] != (i < lead ? 1 : from->dim[i - lead]))
+            return false;
     return true;
 }
 
@@ -186,25 +204,34 @@ static int16_t new_slot(tiler *l, tile_slot slot, key k)
     return i;
 }
 
-static int32_t take_scratch(tiler *l) { return l->n_free ? l->free_scratch[--l->n_free] : l->tiles->n_scratch++; }
+static int32_t take_scratch(tiler *l)
+{
+    return l->n_free ? l->free_scratch[--l->n_free] : l->tiles->n_scratch++;
+}
 
 /* The slot of an operand outside the item; -1 after an error. */
 static int16_t outside_slot(tiler *l, int32_t node, int32_t shape)
 {
     uint32_t at = ((uint32_t)node * 31 + (uint32_t)shape) % FOUND;
     for (; l->found[at] >= 0; at = (at + 1) % FOUND)
-        if (l->keys[l->found[at]].node == node && l->keys[l->found[at]].shape == shape) return l->found[at];
+        if (l->keys[l->found[at]].node == node && l->keys[l->found[at]].shape == shape)
+            return l->found[at];
     ad_context *c = l->plan->context;
     const shape_info *from = ad__shape_info(c, shape), *loop = ad__shape_info(c, l->item->shape);
     tile_slot slot = { .kind = SLOT_SPREAD };
-    if (same_order(&from->shape, &loop->shape)) slot.kind = SLOT_MEMORY;
-    else if (from->size == 1) slot.kind = SLOT_SPLAT;
+    if (same_order(&from->shape, &loop->shape))
+        slot.kind = SLOT_MEMORY;
+    else if (from->size == 1)
+        slot.kind = SLOT_SPLAT;
     int32_t pointer = cpu_pointer_new(l->program, l->plan->place[node]);
-    if (pointer < 0) return -1;
+    if (pointer < 0)
+        return -1;
     slot.pointer = pointer - l->step->pointer;
-    if (slot.kind != SLOT_MEMORY) slot.scratch = l->tiles->n_scratch++;
+    if (slot.kind != SLOT_MEMORY)
+        slot.scratch = l->tiles->n_scratch++;
     if (slot.kind == SLOT_SPREAD) {
-        if (!(slot.spread = cpu_detail(l->program, sizeof *slot.spread))) return -1;
+        if (!(slot.spread = cpu_detail(l->program, sizeof *slot.spread)))
+            return -1;
         *slot.spread = cpu_spread_broadcast(&from->shape, &loop->shape);
     }
     return l->found[at] = new_slot(l, slot, (key){ node, shape });
@@ -228,7 +255,8 @@ static void find_last_readers(tiler *l)
         l->dies[a] = -1;
         for (int j = 0; j < p->node[m].n_inputs; j++) {
             int32_t b = member_of(l, ad__plan_operand(p, plan_inputs(p, m)[j], NULL));
-            if (b >= 0) last[b] = a;
+            if (b >= 0)
+                last[b] = a;
         }
     }
     for (int32_t b = 0; b < l->item->count; b++) {
@@ -242,7 +270,8 @@ static void free_scratch(tiler *l, int32_t a)
 {
     for (int16_t b = l->dies[a]; b >= 0; b = l->after[b]) {
         const tile_slot *s = &l->tiles->slot[l->slot_of[b]];
-        if (b != a && s->kind == SLOT_SCRATCH) l->free_scratch[l->n_free++] = s->scratch;
+        if (b != a && s->kind == SLOT_SCRATCH)
+            l->free_scratch[l->n_free++] = s->scratch;
     }
 }
 
@@ -253,7 +282,8 @@ static int16_t result_slot(tiler *l, int32_t a)
     tile_slot out = { .kind = SLOT_SCRATCH };
     if (l->plan->place[m].kind != PLACE_NONE) {
         int32_t pointer = cpu_pointer_new(l->program, l->plan->place[m]);
-        if (pointer < 0) return -1;
+        if (pointer < 0)
+            return -1;
         out = (tile_slot){ .kind = SLOT_MEMORY, .pointer = pointer - l->step->pointer };
     } else {
         out.scratch = take_scratch(l);
@@ -266,7 +296,8 @@ static int32_t sigmoid_beside(const tiler *l, int32_t a)
 {
     const plan *p = l->plan;
     const int32_t *member = p->member + l->item->first;
-    if (p->node[member[a]].op != OP_softplus || !(p->context->passes & PASS_PAIR)) return -1;
+    if (p->node[member[a]].op != OP_softplus || !(p->context->passes & PASS_PAIR))
+        return -1;
     int32_t shape, other, from = ad__plan_operand(p, plan_inputs(p, member[a])[0], &shape);
     for (int32_t b = a + 1; b < l->item->count; b++)
         if (p->node[member[b]].op == OP_sigmoid && ad__plan_operand(p, plan_inputs(p, member[b])[0], &other) == from &&
@@ -289,14 +320,17 @@ static bool lower_member(tiler *l, int32_t a)
         int32_t shape, from = ad__plan_operand(p, plan_inputs(p, m)[j], &shape);
         int32_t inside = member_of(l, from);
         int16_t slot = inside >= 0 ? l->slot_of[inside] : outside_slot(l, from, shape);
-        if (slot < 0) return false;
+        if (slot < 0)
+            return false;
         to->in[j] = slot;
     }
-    for (int j = p->node[m].n_inputs; j < 4; j++) to->in[j] = to->in[0];
+    for (int j = p->node[m].n_inputs; j < 4; j++)
+        to->in[j] = to->in[0];
     int32_t beside = sigmoid_beside(l, a);
     if (beside >= 0) { /* two results: neither may lie where the operand does, so they come before it is freed */
         to->run = l->program->state->kernels->softplus_and_sigmoid;
-        if ((to->in[1] = result_slot(l, beside)) < 0 || (to->out = result_slot(l, a)) < 0) return false;
+        if ((to->in[1] = result_slot(l, beside)) < 0 || (to->out = result_slot(l, a)) < 0)
+            return false;
         l->done[beside] = true;
         free_scratch(l, a);
         return true;
@@ -317,30 +351,38 @@ bool cpu_lower_tiles(cpu_program *p, const plan_item *item)
     memset(l.done, 0, (size_t)item->count);
     tile_program *t = l.tiles = cpu_detail(p, sizeof *t);
     l.step = cpu_step_new(p, run_tiles, -1);
-    if (!t || !l.step) return false;
+    if (!t || !l.step)
+        return false;
     t->size = ad__shape_info(pl->context, item->shape)->size;
     t->member = cpu_detail(p, (size_t)item->count * sizeof *t->member);
     t->slot = cpu_detail(p, (size_t)item->count * 5 * sizeof *t->slot);
-    if (!t->member || !t->slot) return false;
+    if (!t->member || !t->slot)
+        return false;
     memset(l.found, 0xff, sizeof l.found);
     find_last_readers(&l);
     for (int32_t a = 0; a < item->count; a++)
-        if (!lower_member(&l, a)) return false;
+        if (!lower_member(&l, a))
+            return false;
     t->spread_slot = cpu_detail(p, (size_t)t->n_slots * 4 * sizeof *t->spread_slot);
     t->at = cpu_detail(p, (size_t)t->n_slots * sizeof *t->at);
-    if (!t->spread_slot || !t->at) return false;
+    if (!t->spread_slot || !t->at)
+        return false;
     t->memory_slot = t->spread_slot + t->n_slots;
     t->splat_slot = t->memory_slot + t->n_slots;
     t->bound_slot = t->splat_slot + t->n_slots;
     for (int16_t i = 0; i < t->n_slots; i++) {
         const tile_slot *slot = &t->slot[i];
-        if (slot->kind == SLOT_SPREAD) t->spread_slot[t->n_spreads++] = i;
-        if (slot->kind == SLOT_MEMORY) t->memory_slot[t->n_memories++] = i;
-        if (slot->kind == SLOT_SPLAT) t->splat_slot[t->n_splats++] = i;
+        if (slot->kind == SLOT_SPREAD)
+            t->spread_slot[t->n_spreads++] = i;
+        if (slot->kind == SLOT_MEMORY)
+            t->memory_slot[t->n_memories++] = i;
+        if (slot->kind == SLOT_SPLAT)
+            t->splat_slot[t->n_splats++] = i;
         if (slot->kind == SLOT_MEMORY && p->reference[l.step->pointer + slot->pointer].kind == PLACE_BOUND)
             t->bound_slot[t->n_bound++] = i;
     }
-    if (t->size <= TILE) l.step->run = run_single_tile;
+    if (t->size <= TILE)
+        l.step->run = run_single_tile;
     l.step->detail = t;
     l.step->node = pl->member[item->first];
     int64_t chunk = CHUNK_TILES * TILE;
