@@ -1,5 +1,5 @@
-/* Choosing the backend of a context: the CPU's, or one from a shared object. Such objects stay open for the process's life:
- * CUDA's libraries cannot be closed safely. */
+/* Choosing the backend of a context: the CPU's, or one from a shared object. Such objects stay open for the process's
+ * life: CUDA's libraries cannot be closed safely. */
 #include "autodiff/backend.h"
 
 #include <dlfcn.h>
@@ -22,7 +22,7 @@ static const backend_services services = {
     .value_bytes = ad__plan_bytes,
 };
 
-/* ---- finding the shared object --------------------------------------------------------------------------------------- */
+/* ---- finding the shared object ----------------------------------------------------------------------------------- */
 
 /* The folder of the file that this code was loaded from, with its slash; "" where it cannot be told. */
 static void own_folder(char *out, size_t n)
@@ -32,8 +32,8 @@ static void own_folder(char *out, size_t n)
     snprintf(out, n, "%.*s", slash ? (int)(slash - path + 1) : 0, path);
 }
 
-/* Opens libtaper_NAME.so from $TAPER_BACKEND_PATH, else from beside the library (or as a build folder has it), else from
- * where the system looks; NULL with the reason of the last place where there was such a file. */
+/* Opens libtaper_NAME.so from $TAPER_BACKEND_PATH, else from beside the library (or as a build folder has it), else
+ * from where the system looks; NULL with the reason of the last place where there was such a file. */
 static void *open_object(const char *name, char *why, size_t n)
 {
     static const char *const below[] = { "", "gpu/", "../gpu/" };
@@ -43,11 +43,15 @@ static void *open_object(const char *name, char *why, size_t n)
     snprintf(why, n, "libtaper_%s.so is not installed", name);
     own_folder(folder, sizeof folder);
     for (int i = given && *given ? -1 : 0; !object && i < 4; i++) {
-        if (i < 0) snprintf(path, sizeof path, "%s/libtaper_%s.so", given, name);
-        else snprintf(path, sizeof path, "%s%slibtaper_%s.so", i < 3 ? folder : "", i < 3 ? below[i] : "", name);
+        if (i < 0)
+            snprintf(path, sizeof path, "%s/libtaper_%s.so", given, name);
+        else
+            snprintf(path, sizeof path, "%s%slibtaper_%s.so", i < 3 ? folder : "", i < 3 ? below[i] : "", name);
         FILE *f = strchr(path, '/') ? fopen(path, "rb") : NULL;
-        if (!f && strchr(path, '/')) continue;
-        if (f) fclose(f);
+        if (!f && strchr(path, '/'))
+            continue;
+        if (f)
+            fclose(f);
         if (!(object = dlopen(path, RTLD_NOW | RTLD_LOCAL)) && f) {
             const char *error = dlerror();
             snprintf(why, n, "%.1000s", error ? error : path);
@@ -59,21 +63,24 @@ static void *open_object(const char *name, char *why, size_t n)
 static const ad_backend *load(const char *name, char *why, size_t n)
 {
     void *object = open_object(name, why, n);
-    if (!object) return NULL;
+    if (!object)
+        return NULL;
     void *symbol = dlsym(object, "ad__backend_entry");
     backend_entry *entry;
     memcpy(&entry, &symbol, sizeof entry); /* C has no cast between the two kinds of pointer */
     const ad_backend *b = entry ? entry(&services) : NULL;
-    if (!b) snprintf(why, n, "libtaper_%s.so is of another version of the library", name);
+    if (!b)
+        snprintf(why, n, "libtaper_%s.so is of another version of the library", name);
     return b;
 }
 
-/* ---- choosing --------------------------------------------------------------------------------------------------------- */
+/* ---- choosing ---------------------------------------------------------------------------------------------------- */
 
 static bool start(ad_context *c, const ad_backend *b, const char *device)
 {
     c->backend_state = b->open(c, device);
-    if (c->backend_state) c->backend = b;
+    if (c->backend_state)
+        c->backend = b;
     return c->backend_state != NULL;
 }
 
@@ -89,9 +96,11 @@ static bool start_object(ad_context *c, const char *device)
         return false;
     }
     const ad_backend *b = load(name, why, sizeof why);
-    if (b) return start(c, b, device);
+    if (b)
+        return start(c, b, device);
     ad__fail(c, AD_ERROR_DEVICE,
-             "devices: auto, cpu, cuda, cuda:1; the CUDA backend is built where CUDA is (-Dcuda=enabled tells what lacks), and "
+             "devices: auto, cpu, cuda, cuda:1; the CUDA backend is built where CUDA is (-Dcuda=enabled tells what "
+             "lacks), and "
              "looked for in $TAPER_BACKEND_PATH and beside the library",
              "device \"%s\" cannot be used: %s", device, why);
     return false;
@@ -99,10 +108,14 @@ static bool start_object(ad_context *c, const char *device)
 
 bool ad__backend_start(ad_context *c, const char *device)
 {
-    if (!device) device = getenv("TAPER_DEVICE");
-    if (!device || !*device || !strcmp(device, "cpu")) return start(c, &ad__cpu_backend, "cpu");
-    if (strcmp(device, "auto")) return start_object(c, device);
-    if (start_object(c, "cuda")) return true;
+    if (!device)
+        device = getenv("TAPER_DEVICE");
+    if (!device || !*device || !strcmp(device, "cpu"))
+        return start(c, &ad__cpu_backend, "cpu");
+    if (strcmp(device, "auto"))
+        return start_object(c, device);
+    if (start_object(c, "cuda"))
+        return true;
     c->error_kind = AD_ERROR_NONE; /* a preference that cannot be met is no error */
     c->error[0] = 0;
     return start(c, &ad__cpu_backend, "cpu");

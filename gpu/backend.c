@@ -1,20 +1,22 @@
-/* The backend over a device: memory, modules, lowering plans to programs and running them. Of the module's entries this is
- * the one that the library calls. A run is one upload of the bind, the launches, one download of the outcome. */
+/* The backend over a device: memory, modules, lowering plans to programs and running them. Of the module's entries this
+ * is the one that the library calls. A run is one upload of the bind, the launches, one download of the outcome. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "gpu/gpu.h"
 
-/* ---- opening -------------------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 static int ordinal_of(ad_context *c, const char *device)
 {
     const char *colon = strchr(device, ':');
-    if (!colon) return 0;
+    if (!colon)
+        return 0;
     char *end;
     long n = strtol(colon + 1, &end, 10);
-    if (end != colon + 1 && !*end && n >= 0 && n < 1024) return (int)n;
+    if (end != colon + 1 && !*end && n >= 0 && n < 1024)
+        return (int)n;
     ad__fail(c, AD_ERROR_DEVICE, "write it as cuda or cuda:1", "no device \"%s\"", device);
     return -1;
 }
@@ -22,8 +24,10 @@ static int ordinal_of(ad_context *c, const char *device)
 static void close_state(void *state)
 {
     gpu_state *s = state;
-    if (s->structured) gpu__module_release(s, s->structured);
-    if (s->device) gpu__device.close(s->device);
+    if (s->structured)
+        gpu__module_release(s, s->structured);
+    if (s->device)
+        gpu__device.close(s->device);
     ad__allocate(s->context, s, 0);
 }
 
@@ -31,17 +35,22 @@ static void *open_state(ad_context *c, const char *device)
 {
     int ordinal = ordinal_of(c, device);
     gpu_state *s = ordinal < 0 ? NULL : ad__allocate(c, NULL, sizeof *s);
-    if (!s) return NULL;
+    if (!s)
+        return NULL;
     *s = (gpu_state){ .context = c };
     const char *fail_at = getenv("TAPER_FAIL_DEVICE_ALLOCATION");
     s->fail_at = fail_at ? atoll(fail_at) : 0;
     s->device = gpu__device.open(c, ordinal, c->precision == AD_DOUBLE ? 64 : 32);
-    if (s->device && (s->structured = gpu__module(s, "#include \"gpu/structured.h\"\n"))) return s;
+    if (s->device && (s->structured = gpu__module(s, "#include \"gpu/structured.h\"\n")))
+        return s;
     close_state(s);
     return NULL;
 }
 
-static const char *describe(void *state) { return gpu__device.describe(((gpu_state *)state)->device); }
+static const char *describe(void *state)
+{
+    return gpu__device.describe(((gpu_state *)state)->device);
+}
 
 static int set_threads(void *state, int threads)
 {
@@ -49,21 +58,25 @@ static int set_threads(void *state, int threads)
     return 1;
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------------ */
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 void *gpu__memory(gpu_state *s, size_t bytes)
 {
     if (s->fail_at && !--s->fail_at) {
-        ad__fail(s->context, AD_ERROR_MEMORY, NULL, "out of device memory (as $TAPER_FAIL_DEVICE_ALLOCATION asks): %zu bytes",
-                 bytes);
+        ad__fail(s->context, AD_ERROR_MEMORY, NULL,
+                 "out of device memory (as $TAPER_FAIL_DEVICE_ALLOCATION asks): %zu bytes", bytes);
         return NULL;
     }
     return gpu__device.memory_new(s->device, bytes ? bytes : 1);
 }
-static void *memory_new(void *state, size_t bytes) { return gpu__memory(state, bytes); }
+static void *memory_new(void *state, size_t bytes)
+{
+    return gpu__memory(state, bytes);
+}
 static void memory_free(void *state, void *memory)
 {
-    if (memory) gpu__device.memory_free(((gpu_state *)state)->device, memory);
+    if (memory)
+        gpu__device.memory_free(((gpu_state *)state)->device, memory);
 }
 static bool copy(void *state, void *to, const void *from, size_t bytes)
 {
@@ -79,12 +92,13 @@ static void *host_pointer(void *state, void *memory)
     return NULL;
 }
 
-/* ---- modules ------------------------------------------------------------------------------------------------------------- */
+/* ---- modules ----------------------------------------------------------------------------------------------------- */
 
 static uint64_t hash_text(const char *s)
 {
     uint64_t h = 0xcbf29ce484222325u;
-    for (; *s; s++) h = (h ^ (uint8_t)*s) * 0x100000001b3u;
+    for (; *s; s++)
+        h = (h ^ (uint8_t)*s) * 0x100000001b3u;
     return h;
 }
 
@@ -92,25 +106,30 @@ gpu_module *gpu__module(gpu_state *s, const char *source)
 {
     uint64_t hash = hash_text(source);
     for (gpu_module *m = s->modules; m; m = m->next) {
-        if (m->hash != hash || strcmp(m->source, source)) continue;
+        if (m->hash != hash || strcmp(m->source, source))
+            continue;
         m->uses++;
         return m;
     }
     size_t bytes = strlen(source) + 1;
     gpu_module *m = ad__allocate(s->context, NULL, sizeof *m + bytes);
-    if (!m) return NULL;
+    if (!m)
+        return NULL;
     *m = (gpu_module){ .next = s->modules, .hash = hash, .source = (char *)(m + 1), .uses = 1 };
     memcpy(m->source, source, bytes);
-    if ((m->loaded = gpu__device.compile(s->device, source))) return s->modules = m;
+    if ((m->loaded = gpu__device.compile(s->device, source)))
+        return s->modules = m;
     ad__allocate(s->context, m, 0);
     return NULL;
 }
 
 void gpu__module_release(gpu_state *s, gpu_module *m)
 {
-    if (--m->uses) return;
+    if (--m->uses)
+        return;
     for (gpu_module **at = &s->modules; *at; at = &(*at)->next) {
-        if (*at != m) continue;
+        if (*at != m)
+            continue;
         *at = m->next;
         break;
     }
@@ -118,17 +137,25 @@ void gpu__module_release(gpu_state *s, gpu_module *m)
     ad__allocate(s->context, m, 0);
 }
 
-/* ---- lowering -------------------------------------------------------------------------------------------------------------- */
+/* ---- lowering ---------------------------------------------------------------------------------------------------- */
 
 enum { MOST_BLOCKS = 4096 };
 
-static int32_t numbers(const gpu_program *p) { return p->plan->n_scalars + p->plan->n_constants; }
-static int64_t first_address(const gpu_program *p) { return BIND_NUMBERS + numbers(p); }
+static int32_t numbers(const gpu_program *p)
+{
+    return p->plan->n_scalars + p->plan->n_constants;
+}
+static int64_t first_address(const gpu_program *p)
+{
+    return BIND_NUMBERS + numbers(p);
+}
 
 bool gpu__more_words(gpu_program *p, const int64_t *words, int n)
 {
-    if (!n) return true;
-    if (!ad__reserve(p->state->context, &p->words, &p->cap_words, p->n_words + n, sizeof *p->words)) return false;
+    if (!n)
+        return true;
+    if (!ad__reserve(p->state->context, &p->words, &p->cap_words, p->n_words + n, sizeof *p->words))
+        return false;
     memcpy(p->words + p->n_words, words, (size_t)n * sizeof *words);
     p->n_words += n;
     return true;
@@ -137,14 +164,18 @@ bool gpu__more_words(gpu_program *p, const int64_t *words, int n)
 gpu_step *gpu__step(gpu_program *p, const char *kernel, int64_t work, const int64_t *sizes, int n_sizes)
 {
     gpu_state *s = p->state;
-    if (!ad__reserve(s->context, &p->step, &p->cap_steps, p->n_steps + 1, sizeof *p->step)) return NULL;
+    if (!ad__reserve(s->context, &p->step, &p->cap_steps, p->n_steps + 1, sizeof *p->step))
+        return NULL;
     gpu_step *to = &p->step[p->n_steps++];
     int64_t blocks = (work + GPU_THREADS - 1) / GPU_THREADS;
     *to = (gpu_step){ .grid = { (int32_t)(blocks < MOST_BLOCKS ? blocks : MOST_BLOCKS), 1, GPU_THREADS },
-                      .words = p->n_words, .address = (int32_t)p->n_references };
+                      .words = p->n_words,
+                      .address = (int32_t)p->n_references };
     int64_t head[STEP_SIZES] = { [STEP_GATED] = p->gated, [STEP_ADDRESSES] = first_address(p) + p->n_references };
-    if (!gpu__more_words(p, head, STEP_SIZES) || !gpu__more_words(p, sizes, n_sizes)) return NULL;
-    if (kernel && !(to->kernel = gpu__device.kernel(s->device, s->structured->loaded, kernel))) return NULL;
+    if (!gpu__more_words(p, head, STEP_SIZES) || !gpu__more_words(p, sizes, n_sizes))
+        return NULL;
+    if (kernel && !(to->kernel = gpu__device.kernel(s->device, s->structured->loaded, kernel)))
+        return NULL;
     return to;
 }
 
@@ -160,13 +191,16 @@ static void release(void *state, void *program)
 {
     gpu_state *s = state;
     gpu_program *p = program;
-    if (p->module) gpu__module_release(s, p->module);
-    for (int64_t i = 0; i < p->n_inputs; i++) memory_free(s, p->input[i].staged);
+    if (p->module)
+        gpu__module_release(s, p->module);
+    for (int64_t i = 0; i < p->n_inputs; i++)
+        memory_free(s, p->input[i].staged);
     memory_free(s, p->device_bind);
     memory_free(s, p->device_words);
     memory_free(s, p->scratch);
     void *arrays[] = { p->step, p->words, p->reference, p->bind, p->input, p->source, p->pending, p };
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) ad__allocate(s->context, arrays[i], 0);
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        ad__allocate(s->context, arrays[i], 0);
 }
 
 /* The sizes of the bound inputs that the plan reads. */
@@ -174,14 +208,18 @@ static bool find_inputs(gpu_program *p)
 {
     const plan *pl = p->plan;
     for (int32_t i = 0; i < pl->n; i++)
-        if (pl->live[i] && pl->node[i].op == OP_input && pl->node[i].bind >= p->n_inputs) p->n_inputs = pl->node[i].bind + 1;
+        if (pl->live[i] && pl->node[i].op == OP_input && pl->node[i].bind >= p->n_inputs)
+            p->n_inputs = pl->node[i].bind + 1;
     int64_t n = p->n_inputs;
     p->n_inputs = 0;
-    if (n && !(p->input = ad__allocate(p->state->context, NULL, (size_t)n * sizeof *p->input))) return false;
-    if (n) memset(p->input, 0, (size_t)n * sizeof *p->input);
+    if (n && !(p->input = ad__allocate(p->state->context, NULL, (size_t)n * sizeof *p->input)))
+        return false;
+    if (n)
+        memset(p->input, 0, (size_t)n * sizeof *p->input);
     p->n_inputs = n;
     for (int32_t i = 0; i < pl->n; i++)
-        if (pl->live[i] && pl->node[i].op == OP_input) p->input[pl->node[i].bind].bytes = ad__plan_bytes(pl, i);
+        if (pl->live[i] && pl->node[i].op == OP_input)
+            p->input[pl->node[i].bind].bytes = ad__plan_bytes(pl, i);
     return true;
 }
 
@@ -195,11 +233,14 @@ static bool store_numbers(gpu_program *p)
 /* Compiles the items' source and looks its kernels up. */
 static bool link_items(gpu_program *p)
 {
-    if (!p->n_pending) return true;
-    if (!(p->module = gpu__module(p->state, p->source))) return false;
+    if (!p->n_pending)
+        return true;
+    if (!(p->module = gpu__module(p->state, p->source)))
+        return false;
     for (int64_t i = 0; i < p->n_pending; i++) {
         gpu_step *s = &p->step[p->pending[i].step];
-        if (!(s->kernel = gpu__device.kernel(p->state->device, p->module->loaded, p->pending[i].name))) return false;
+        if (!(s->kernel = gpu__device.kernel(p->state->device, p->module->loaded, p->pending[i].name)))
+            return false;
     }
     return true;
 }
@@ -210,13 +251,16 @@ static bool send_tables(gpu_program *p)
     gpu_state *s = p->state;
     p->n_bind = first_address(p) + p->n_references;
     size_t bytes = (size_t)p->n_bind * sizeof *p->bind, words = (size_t)p->n_words * sizeof *p->words;
-    if (!(p->bind = ad__allocate(s->context, NULL, bytes))) return false;
+    if (!(p->bind = ad__allocate(s->context, NULL, bytes)))
+        return false;
     memset(p->bind, 0, bytes);
     double *number = (double *)(p->bind + BIND_NUMBERS);
     if (p->plan->n_constants)
         memcpy(number + p->plan->n_scalars, p->plan->constant, (size_t)p->plan->n_constants * sizeof *number);
-    if (!(p->device_bind = gpu__memory(s, bytes)) || !(p->device_words = gpu__memory(s, words))) return false;
-    if (p->scratch_bytes && !(p->scratch = gpu__memory(s, p->scratch_bytes))) return false;
+    if (!(p->device_bind = gpu__memory(s, bytes)) || !(p->device_words = gpu__memory(s, words)))
+        return false;
+    if (p->scratch_bytes && !(p->scratch = gpu__memory(s, p->scratch_bytes)))
+        return false;
     return copy(s, p->device_words, p->words, words);
 }
 
@@ -224,7 +268,8 @@ static void *lower(void *state, const plan *pl)
 {
     gpu_state *s = state;
     gpu_program *p = ad__allocate(s->context, NULL, sizeof *p);
-    if (!p) return NULL;
+    if (!p)
+        return NULL;
     *p = (gpu_program){ .state = s, .plan = pl };
     bool done = find_inputs(p) && store_numbers(p);
     for (int32_t k = 0; done && k < pl->n_items; k++) {
@@ -232,12 +277,13 @@ static void *lower(void *state, const plan *pl)
         p->gated = k >= pl->gate;
         done = it->shape >= 0 ? gpu__lower_chain(p, it) : gpu__lower_node(p, pl->member[it->first]);
     }
-    if (done && link_items(p) && send_tables(p)) return p;
+    if (done && link_items(p) && send_tables(p))
+        return p;
     release(s, p);
     return NULL;
 }
 
-/* ---- running ----------------------------------------------------------------------------------------------------------------- */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 /* Bound inputs that lie on the host are copied to memory of the device's. */
 static bool fetch_inputs(gpu_program *p, const run_bind *bind)
@@ -245,11 +291,15 @@ static bool fetch_inputs(gpu_program *p, const run_bind *bind)
     gpu_state *s = p->state;
     for (int64_t i = 0; i < p->n_inputs; i++) {
         gpu_input *in = &p->input[i];
-        if (!in->bytes) continue;
+        if (!in->bytes)
+            continue;
         in->now = bind->bound[i];
-        if (!gpu__device.on_host(s->device, in->now)) continue;
-        if (!in->staged && !(in->staged = gpu__memory(s, in->bytes))) return false;
-        if (!copy(s, in->staged, in->now, in->bytes)) return false;
+        if (!gpu__device.on_host(s->device, in->now))
+            continue;
+        if (!in->staged && !(in->staged = gpu__memory(s, in->bytes)))
+            return false;
+        if (!copy(s, in->staged, in->now, in->bytes))
+            return false;
         in->now = in->staged;
     }
     return true;
@@ -257,10 +307,14 @@ static bool fetch_inputs(gpu_program *p, const run_bind *bind)
 
 static void *resolve(const gpu_program *p, const run_bind *bind, place at)
 {
-    if (at.kind == PLACE_BLOCK) return (char *)bind->blocks[at.index].data + at.offset;
-    if (at.kind == PLACE_TENSOR) return p->state->context->tensors[at.index].data;
-    if (at.kind == PLACE_BOUND) return p->input[at.index].now;
-    if (at.kind == PLACE_SCRATCH) return p->scratch + at.offset;
+    if (at.kind == PLACE_BLOCK)
+        return (char *)bind->blocks[at.index].data + at.offset;
+    if (at.kind == PLACE_TENSOR)
+        return p->state->context->tensors[at.index].data;
+    if (at.kind == PLACE_BOUND)
+        return p->input[at.index].now;
+    if (at.kind == PLACE_SCRATCH)
+        return p->scratch + at.offset;
     return NULL;
 }
 
@@ -273,8 +327,10 @@ static bool run_step(gpu_program *p, const gpu_step *t)
     }
     const gpu_product *g = &t->product;
     void *const *at = (void *const *)(p->bind + first_address(p) + t->address);
-    if (!g->members || !g->m || !g->n) return true;
-    if (!g->k) return clear(s, at[0], (size_t)(g->members * g->m * g->n) * ad__dtype_bytes(s->context, AD_REAL));
+    if (!g->members || !g->m || !g->n)
+        return true;
+    if (!g->k)
+        return clear(s, at[0], (size_t)(g->members * g->m * g->n) * ad__dtype_bytes(s->context, AD_REAL));
     return gpu__device.multiply(s->device, g, at[1], at[2], at[0]);
 }
 
@@ -282,19 +338,25 @@ static bool run(void *state, void *program, const run_bind *bind, run_outcome *o
 {
     gpu_state *s = state;
     gpu_program *p = program;
-    if (!fetch_inputs(p, bind)) return false;
+    if (!fetch_inputs(p, bind))
+        return false;
     int64_t *word = p->bind, address = first_address(p);
     word[BIND_KEY] = (int64_t)bind->key;
     word[BIND_RUN] = bind->run;
     word[BIND_BAD_NODE] = -1;
     word[BIND_NONFINITE] = 0;
-    if (p->plan->n_scalars) memcpy(word + BIND_NUMBERS, bind->scalar, (size_t)p->plan->n_scalars * sizeof(double));
-    for (int64_t i = 0; i < p->n_references; i++) word[address + i] = (int64_t)(intptr_t)resolve(p, bind, p->reference[i]);
-    if (!gpu__device.copy(s->device, p->device_bind, word, (size_t)p->n_bind * sizeof *word, false)) return false;
+    if (p->plan->n_scalars)
+        memcpy(word + BIND_NUMBERS, bind->scalar, (size_t)p->plan->n_scalars * sizeof(double));
+    for (int64_t i = 0; i < p->n_references; i++)
+        word[address + i] = (int64_t)(intptr_t)resolve(p, bind, p->reference[i]);
+    if (!gpu__device.copy(s->device, p->device_bind, word, (size_t)p->n_bind * sizeof *word, false))
+        return false;
     for (int64_t i = 0; i < p->n_steps; i++)
-        if (!run_step(p, &p->step[i])) return false;
+        if (!run_step(p, &p->step[i]))
+            return false;
     int64_t told[BIND_NUMBERS];
-    if (!copy(s, told, p->device_bind, sizeof told)) return false;
+    if (!copy(s, told, p->device_bind, sizeof told))
+        return false;
     outcome->finite = !told[BIND_NONFINITE];
     outcome->bad_index = (node_id)told[BIND_BAD_NODE];
     outcome->bad_value = told[BIND_BAD_VALUE];

@@ -1,5 +1,5 @@
-/* Compiling by NVRTC, and its cache: a file for each source, target and version, written aside and renamed, known whole by
- * its checksum. A cache that cannot be read or written is no error. */
+/* Compiling by NVRTC, and its cache: a file for each source, target and version, written aside and renamed, known whole
+ * by its checksum. A cache that cannot be read or written is no error. */
 #include "gpu/compile.h"
 
 #include <errno.h>
@@ -21,23 +21,27 @@ bool gpu__target(int capability, gpu_target *target, char *why, size_t n)
         return false;
     }
     for (int i = 0; i < count; i++) {
-        if (!least || known[i] < least) least = known[i];
-        if (known[i] <= capability && known[i] > best) best = known[i];
+        if (!least || known[i] < least)
+            least = known[i];
+        if (known[i] <= capability && known[i] > best)
+            best = known[i];
     }
     target->architecture = best;
     target->ptx = best != capability;
-    if (best) return true;
-    snprintf(why, n, "compute capability %d.%d; this CUDA compiles for %d.%d and later", capability / 10, capability % 10,
-             least / 10, least % 10);
+    if (best)
+        return true;
+    snprintf(why, n, "compute capability %d.%d; this CUDA compiles for %d.%d and later", capability / 10,
+             capability % 10, least / 10, least % 10);
     return false;
 }
 
-/* ---- the cache -------------------------------------------------------------------------------------------------------- */
+/* ---- the cache --------------------------------------------------------------------------------------------------- */
 
 static uint64_t hash_bytes(uint64_t h, const void *data, size_t n)
 {
     const unsigned char *p = data;
-    for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 0x100000001b3u;
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ p[i]) * 0x100000001b3u;
     return h;
 }
 
@@ -49,7 +53,8 @@ static void hash_source(const char *source, gpu_target t, uint64_t out[2])
     for (int i = 0; i < 2; i++) {
         uint64_t h = i ? 0x9e3779b97f4a7c15u : 0xcbf29ce484222325u;
         h = hash_bytes(h, version, sizeof version);
-        for (int j = 0; j < gpu__n_texts; j++) h = hash_bytes(h, gpu__texts[j].text, strlen(gpu__texts[j].text));
+        for (int j = 0; j < gpu__n_texts; j++)
+            h = hash_bytes(h, gpu__texts[j].text, strlen(gpu__texts[j].text));
         out[i] = hash_bytes(h, source, strlen(source));
     }
 }
@@ -58,16 +63,20 @@ static void hash_source(const char *source, gpu_target t, uint64_t out[2])
 static bool cache_path(const uint64_t hash[2], char *path, size_t n)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    if (!(cache && *cache) && !(home && *home)) return false;
+    if (!(cache && *cache) && !(home && *home))
+        return false;
     bool own = cache && *cache;
     char folder[3584];
-    if ((size_t)snprintf(folder, sizeof folder, "%s%s", own ? cache : home, own ? "" : "/.cache") >= sizeof folder) return false;
+    if ((size_t)snprintf(folder, sizeof folder, "%s%s", own ? cache : home, own ? "" : "/.cache") >= sizeof folder)
+        return false;
     for (int level = 0; level < 3; level++) {
         static const char *const below[] = { "", "/taper", "/taper/kernels" };
         snprintf(path, n, "%s%s", folder, below[level]);
-        if (mkdir(path, 0777) && errno != EEXIST) return false;
+        if (mkdir(path, 0777) && errno != EEXIST)
+            return false;
     }
-    snprintf(path, n, "%s/taper/kernels/%016llx%016llx", folder, (unsigned long long)hash[0], (unsigned long long)hash[1]);
+    snprintf(path, n, "%s/taper/kernels/%016llx%016llx", folder, (unsigned long long)hash[0],
+             (unsigned long long)hash[1]);
     return true;
 }
 
@@ -82,7 +91,8 @@ static char *read_cache(const char *path, const uint64_t hash[2], size_t *bytes)
     file_head head;
     char *code = NULL;
     FILE *f = fopen(path, "rb");
-    if (!f) return NULL;
+    if (!f)
+        return NULL;
     bool whole = fread(&head, sizeof head, 1, f) == 1 && !memcmp(head.magic, magic, sizeof magic) &&
                  head.hash[0] == hash[0] && head.hash[1] == hash[1] && head.bytes && head.bytes < (uint64_t)1 << 30 &&
                  (code = malloc(head.bytes)) && fread(code, head.bytes, 1, f) == 1 &&
@@ -103,12 +113,14 @@ static void write_cache(const char *path, const uint64_t hash[2], const char *co
     file_head head = { .hash = { hash[0], hash[1] }, .bytes = bytes, .checksum = hash_bytes(0, code, bytes) };
     memcpy(head.magic, magic, sizeof magic);
     FILE *f = fopen(aside, "wb");
-    if (!f) return;
+    if (!f)
+        return;
     bool written = fwrite(&head, sizeof head, 1, f) == 1 && fwrite(code, bytes, 1, f) == 1;
-    if (fclose(f) || !written || rename(aside, path)) remove(aside);
+    if (fclose(f) || !written || rename(aside, path))
+        remove(aside);
 }
 
-/* ---- compiling ----------------------------------------------------------------------------------------------------------- */
+/* ---- compiling --------------------------------------------------------------------------------------------------- */
 
 /* The compiler's first complaints. */
 static void explain(nvrtcProgram program, nvrtcResult result, char *why, size_t n)
@@ -122,9 +134,11 @@ static void explain(nvrtcProgram program, nvrtcResult result, char *why, size_t 
 
 static char *code_of(nvrtcProgram program, bool ptx, size_t *bytes)
 {
-    if (ptx ? nvrtcGetPTXSize(program, bytes) : nvrtcGetCUBINSize(program, bytes)) return NULL;
+    if (ptx ? nvrtcGetPTXSize(program, bytes) : nvrtcGetCUBINSize(program, bytes))
+        return NULL;
     char *code = malloc(*bytes ? *bytes : 1);
-    if (code && !(ptx ? nvrtcGetPTX(program, code) : nvrtcGetCUBIN(program, code))) return code;
+    if (code && !(ptx ? nvrtcGetPTX(program, code) : nvrtcGetCUBIN(program, code)))
+        return code;
     free(code);
     return NULL;
 }
@@ -161,8 +175,10 @@ char *gpu__compile(const char *source, gpu_target target, bool cached, size_t *b
     char path[4096];
     cached = cached && (hash_source(source, target, hash), cache_path(hash, path, sizeof path));
     char *code = cached ? read_cache(path, hash, bytes) : NULL;
-    if (code) return code;
+    if (code)
+        return code;
     code = compile(source, target, bytes, why, n);
-    if (code && cached) write_cache(path, hash, code, *bytes);
+    if (code && cached)
+        write_cache(path, hash, code, *bytes);
     return code;
 }

@@ -1,5 +1,5 @@
-/* Sources to machine code by NVRTC, which needs no GPU, with a cache in the user's cache folder. Called by cuda.c and by
- * the test that compiles every source for every architecture. */
+/* Sources to machine code by NVRTC, which needs no GPU, with a cache in the user's cache folder. Called by cuda.c and
+ * by the test that compiles every source for every architecture. */
 #ifndef GPU_COMPILE_H
 #define GPU_COMPILE_H
 

@@ -1,5 +1,5 @@
-/* The device by CUDA's runtime, cuBLAS and NVRTC: one stream of its own, cuBLAS with a workspace of its own, every status
- * checked. $TAPER_TF32=1 lets products of floats round their operands to TF32; without it they are plain FP32. */
+/* The device by CUDA's runtime, cuBLAS and NVRTC: one stream of its own, cuBLAS with a workspace of its own, every
+ * status checked. $TAPER_TF32=1 lets products of floats round their operands to TF32; without it they are FP32. */
 #include <cublas_v2.h>
 #include <cuda_runtime_api.h>
 #include <limits.h>
@@ -29,41 +29,52 @@ static bool failed(const cuda *d, cudaError_t e, const char *doing)
     ad__fail(d->context, AD_ERROR_DEVICE, NULL, "%s: %s: %s", d->description, doing, cudaGetErrorString(e));
     return false;
 }
-static bool works(const cuda *d, cudaError_t e, const char *doing) { return !e || failed(d, e, doing); }
+static bool works(const cuda *d, cudaError_t e, const char *doing)
+{
+    return !e || failed(d, e, doing);
+}
 static bool blas_works(const cuda *d, cublasStatus_t s, const char *doing)
 {
-    if (!s) return true;
+    if (!s)
+        return true;
     ad__fail(d->context, AD_ERROR_DEVICE, NULL, "%s: %s: %s", d->description, doing, cublasGetStatusString(s));
     return false;
 }
 /* The runtime's current device is the thread's. */
-static bool use(const cuda *d) { return works(d, cudaSetDevice(d->ordinal), "choosing the device"); }
+static bool use(const cuda *d)
+{
+    return works(d, cudaSetDevice(d->ordinal), "choosing the device");
+}
 
-/* ---- memory ----------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 static void *memory_new(void *device, size_t bytes)
 {
     const cuda *d = device;
     void *memory = NULL;
-    if (!use(d)) return NULL;
+    if (!use(d))
+        return NULL;
     cudaError_t e = cudaMalloc(&memory, bytes);
-    if (!e) return memory;
+    if (!e)
+        return memory;
     if (e != cudaErrorMemoryAllocation) {
         failed(d, e, "allocating");
         return NULL;
     }
     cudaGetLastError();
     size_t free_bytes = 0, total = 0;
-    if (cudaMemGetInfo(&free_bytes, &total)) cudaGetLastError();
-    ad__fail(d->context, AD_ERROR_MEMORY, "a smaller minibatch needs less", "out of device memory: %zu bytes asked, %zu free of %zu",
-             bytes, free_bytes, total);
+    if (cudaMemGetInfo(&free_bytes, &total))
+        cudaGetLastError();
+    ad__fail(d->context, AD_ERROR_MEMORY, "a smaller minibatch needs less",
+             "out of device memory: %zu bytes asked, %zu free of %zu", bytes, free_bytes, total);
     return NULL;
 }
 
 static void memory_free(void *device, void *memory)
 {
     const cuda *d = device;
-    if (use(d)) works(d, cudaFree(memory), "freeing"); /* waits for what still runs */
+    if (use(d))
+        works(d, cudaFree(memory), "freeing"); /* waits for what still runs */
 }
 
 static bool clear(void *device, void *memory, size_t bytes)
@@ -83,12 +94,13 @@ static bool on_host(void *device, const void *memory)
 {
     (void)device;
     struct cudaPointerAttributes a;
-    if (!cudaPointerGetAttributes(&a, memory)) return a.type == cudaMemoryTypeUnregistered || a.type == cudaMemoryTypeHost;
+    if (!cudaPointerGetAttributes(&a, memory))
+        return a.type == cudaMemoryTypeUnregistered || a.type == cudaMemoryTypeHost;
     cudaGetLastError();
     return true;
 }
 
-/* ---- kernels ------------------------------------------------------------------------------------------------------------- */
+/* ---- kernels ----------------------------------------------------------------------------------------------------- */
 
 static void *compile(void *device, const char *source)
 {
@@ -109,7 +121,8 @@ static void *compile(void *device, const char *source)
 static void unload(void *device, void *module)
 {
     const cuda *d = device;
-    if (use(d)) works(d, cudaLibraryUnload((cudaLibrary_t)module), "unloading kernels");
+    if (use(d))
+        works(d, cudaLibraryUnload((cudaLibrary_t)module), "unloading kernels");
 }
 
 static void *kernel(void *device, void *module, const char *name)
@@ -138,27 +151,34 @@ static bool multiply(void *device, const gpu_product *g, const void *a, const vo
     cublasComputeType_t how = wide      ? CUBLAS_COMPUTE_64F_PEDANTIC
                               : d->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32
                                         : CUBLAS_COMPUTE_32F_PEDANTIC;
-    return use(d) &&
-           blas_works(d,
-                      cublasGemmStridedBatchedEx_64(
-                          d->blas, g->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, g->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N,
-                          g->n, g->m, g->k, wide ? (void *)&one : (void *)&one_f, b, type, g->transpose_b ? g->k : g->n,
-                          g->stride_b, a, type, g->transpose_a ? g->m : g->k, g->stride_a, wide ? (void *)&zero : (void *)&zero_f,
-                          c, type, g->n, g->m * g->n, g->members, how, CUBLAS_GEMM_DEFAULT),
-                      "multiplying matrices");
+    return use(d) && blas_works(d,
+                                cublasGemmStridedBatchedEx_64(d->blas, g->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+                                                              g->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, g->n, g->m,
+                                                              g->k, wide ? (void *)&one : (void *)&one_f, b, type,
+                                                              g->transpose_b ? g->k : g->n, g->stride_b, a, type,
+                                                              g->transpose_a ? g->m : g->k, g->stride_a,
+                                                              wide ? (void *)&zero : (void *)&zero_f, c, type, g->n,
+                                                              g->m * g->n, g->members, how, CUBLAS_GEMM_DEFAULT),
+                                "multiplying matrices");
 }
 
-/* ---- opening ---------------------------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
-static const char *describe(void *device) { return ((cuda *)device)->description; }
+static const char *describe(void *device)
+{
+    return ((cuda *)device)->description;
+}
 
 static void close_device(void *device)
 {
     cuda *d = device;
     if (!cudaSetDevice(d->ordinal)) {
-        if (d->blas) cublasDestroy(d->blas);
-        if (d->workspace) cudaFree(d->workspace);
-        if (d->stream) cudaStreamDestroy(d->stream);
+        if (d->blas)
+            cublasDestroy(d->blas);
+        if (d->workspace)
+            cudaFree(d->workspace);
+        if (d->stream)
+            cudaStreamDestroy(d->stream);
     }
     ad__allocate(d->context, d, 0);
 }
@@ -169,17 +189,20 @@ static bool find_device(ad_context *c, int ordinal)
     int count = 0;
     cudaError_t e = cudaGetDeviceCount(&count);
     static const char hint[] = "nvidia-smi shows what the driver sees; --device cpu, or TAPER_DEVICE=cpu, needs no GPU";
-    if (e) cudaGetLastError();
+    if (e)
+        cudaGetLastError();
     if (e == cudaErrorInsufficientDriver)
         ad__fail(c, AD_ERROR_DEVICE, hint, "CUDA cannot be used: no NVIDIA driver, or one older than CUDA %d.%d needs",
                  CUDART_VERSION / 1000, CUDART_VERSION / 10 % 100);
     else if (e == cudaErrorNoDevice || (!e && !count))
-        ad__fail(c, AD_ERROR_DEVICE, hint, "CUDA cannot be used: the driver shows no GPU ($CUDA_VISIBLE_DEVICES may hide it)");
+        ad__fail(c, AD_ERROR_DEVICE, hint,
+                 "CUDA cannot be used: the driver shows no GPU ($CUDA_VISIBLE_DEVICES may hide it)");
     else if (e)
         ad__fail(c, AD_ERROR_DEVICE, hint, "CUDA cannot be used: %s", cudaGetErrorString(e));
     else if (ordinal >= count)
         ad__fail(c, AD_ERROR_DEVICE, "count from cuda:0", "no device cuda:%d: the driver shows %d", ordinal, count);
-    else return true;
+    else
+        return true;
     return false;
 }
 
@@ -187,12 +210,16 @@ static bool start(cuda *d)
 {
     struct cudaDeviceProp properties;
     char why[256];
-    if (!use(d) || !works(d, cudaGetDeviceProperties(&properties, d->ordinal), "looking at the device")) return false;
+    if (!use(d) || !works(d, cudaGetDeviceProperties(&properties, d->ordinal), "looking at the device"))
+        return false;
     snprintf(d->description, sizeof d->description, "cuda:%d, %s, %.1f GiB, %s", d->ordinal, properties.name,
-             (double)properties.totalGlobalMem / (1 << 30), d->real_bits == 64 ? "FP64" : d->tf32 ? "TF32 products" : "FP32");
+             (double)properties.totalGlobalMem / (1 << 30),
+             d->real_bits == 64 ? "FP64"
+             : d->tf32          ? "TF32 products"
+                                : "FP32");
     if (!gpu__target(properties.major * 10 + properties.minor, &d->target, why, sizeof why)) {
-        ad__fail(d->context, AD_ERROR_DEVICE, "use --device cpu, or a build with an older CUDA", "%s cannot be used: %s",
-                 d->description, why);
+        ad__fail(d->context, AD_ERROR_DEVICE, "use --device cpu, or a build with an older CUDA",
+                 "%s cannot be used: %s", d->description, why);
         return false;
     }
     d->target.real_bits = d->real_bits;
@@ -205,11 +232,16 @@ static bool start(cuda *d)
 static void *open_device(ad_context *c, int ordinal, int real_bits)
 {
     cuda *d = find_device(c, ordinal) ? ad__allocate(c, NULL, sizeof *d) : NULL;
-    if (!d) return NULL;
+    if (!d)
+        return NULL;
     const char *tf32 = getenv("TAPER_TF32");
-    *d = (cuda){ .context = c, .ordinal = ordinal, .real_bits = real_bits, .tf32 = tf32 && !strcmp(tf32, "1"),
+    *d = (cuda){ .context = c,
+                 .ordinal = ordinal,
+                 .real_bits = real_bits,
+                 .tf32 = tf32 && !strcmp(tf32, "1"),
                  .description = "CUDA" };
-    if (start(d)) return d;
+    if (start(d))
+        return d;
     close_device(d);
     return NULL;
 }

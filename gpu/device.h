@@ -1,6 +1,6 @@
-/* What the backend needs of a device: memory, a compiler, launches, products. CUDA's is in cuda.c; tests put in one that
- * compiles the same sources as C. Every entry is required; failures go through ad__fail; work is done in the order of
- * the calls. */
+/* What the backend needs of a device: memory, a compiler, launches, products. CUDA's is in cuda.c; tests put in one
+ * that compiles the same sources as C. Every entry is required; failures go through ad__fail; work is done in the order
+ * of the calls. */
 #ifndef GPU_DEVICE_H
 #define GPU_DEVICE_H
 
@@ -10,8 +10,8 @@ typedef struct gpu_grid {
     int32_t blocks, rows, threads;
 } gpu_grid;
 
-/* c (members; M, N) = op(a) op(b), row-major: a (M, K) or, transposed, (K, M); b (K, N) or (N, K). A stride of 0 repeats
- * an operand for every member. */
+/* c (members; M, N) = op(a) op(b), row-major: a (M, K) or, transposed, (K, M); b (K, N) or (N, K). A stride of 0
+ * repeats an operand for every member. */
 typedef struct gpu_product {
     bool transpose_a, transpose_b;
     int64_t m, n, k, members, stride_a, stride_b;

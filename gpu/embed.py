@@ -1,4 +1,4 @@
-"""Called by meson as embed.py OUTPUT ROOT NAME...: writes C with the text of each header, under its name as included."""
+"""Called by meson as embed.py OUTPUT ROOT NAME...: writes C with the text of each header, by its name as included."""
 
 import pathlib
 import sys

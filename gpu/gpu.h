@@ -62,7 +62,10 @@ typedef struct gpu_program {
 
     char *source; /* while lowering: of the items */
     int64_t source_bytes, cap_source;
-    struct { int64_t step; char name[32]; } *pending; /* steps whose kernels come of it */
+    struct {
+        int64_t step;
+        char name[32];
+    } * pending; /* steps whose kernels come of it */
     int64_t n_pending, cap_pending;
 } gpu_program;
 
@@ -77,8 +80,8 @@ bool gpu__more_words(gpu_program *p, const int64_t *words, int n); /* to the las
 /* A module of this source; NULL after an error. */
 gpu_module *gpu__module(gpu_state *s, const char *source);
 void gpu__module_release(gpu_state *s, gpu_module *m);
-/* Rank, then size and stride of each dimension, innermost first, of memory of shape `from` read in a loop of shape `to`;
- * returns the number of words. */
+/* Rank, then size and stride of each dimension, innermost first, of memory of shape `from` read in a loop of shape
+ * `to`; returns the number of words. */
 int gpu__spread(const ad_shape *from, const ad_shape *to, int64_t out[2 * AD_MAX_RANK + 1]);
 void *gpu__memory(gpu_state *s, size_t bytes); /* of the device; NULL after an error */
 

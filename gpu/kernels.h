@@ -1,6 +1,6 @@
-/* The device's kernels, as text that is CUDA, compiled at run time by the device, and C, by which tests judge it. Included by
- * every generated source; the host includes it for the words that both sides number (GPU_WORDS_ONLY). Of a kernel, what
- * changes between runs lies in `bind`, what never does in `step`: its launch is the same run after run. */
+/* The device's kernels, as text that is CUDA, compiled at run time by the device, and C, by which tests judge it.
+ * Included by every generated source; the host includes it for the words that both sides number (GPU_WORDS_ONLY). Of a
+ * kernel, what changes between runs lies in `bind`, what never does in `step`: its launch is the same run after run. */
 #ifndef GPU_KERNELS_H
 #define GPU_KERNELS_H
 
@@ -28,19 +28,38 @@ typedef long long word;
 #endif
 
 /* The elementwise operations: op_add(a, b), ... */
-#define AD_OP1(name, formula, ...) REAL_FN real op_##name(real x) { return formula; }
-#define AD_OP2(name, formula, ...) REAL_FN real op_##name(real a, real b) { return formula; }
-#define AD_OP3(name, formula, ...) REAL_FN real op_##name(real a, real b, real c) { return formula; }
-#define AD_OP4(name, formula, ...) REAL_FN real op_##name(real a, real b, real c, real d) { return formula; }
+#define AD_OP1(name, formula, ...)                                                                                     \
+    REAL_FN real op_##name(real x)                                                                                     \
+    {                                                                                                                  \
+        return formula;                                                                                                \
+    }
+#define AD_OP2(name, formula, ...)                                                                                     \
+    REAL_FN real op_##name(real a, real b)                                                                             \
+    {                                                                                                                  \
+        return formula;                                                                                                \
+    }
+#define AD_OP3(name, formula, ...)                                                                                     \
+    REAL_FN real op_##name(real a, real b, real c)                                                                     \
+    {                                                                                                                  \
+        return formula;                                                                                                \
+    }
+#define AD_OP4(name, formula, ...)                                                                                     \
+    REAL_FN real op_##name(real a, real b, real c, real d)                                                             \
+    {                                                                                                                  \
+        return formula;                                                                                                \
+    }
 #include "autodiff/ops.def"
 
 #define SIZE(k) (step[STEP_SIZES + (k)])
 #define ADDRESS(type, k) ((type *)bind[step[STEP_ADDRESSES] + (k)])
 #define EACH(i, n) for (word i = BLOCK * THREADS + THREAD; i < (n); i += BLOCKS * THREADS)
 /* Effects are made only where the values guarded before the gate are finite and no index was bad. */
-#define GATE if (step[STEP_GATED] && (bind[BIND_NONFINITE] || bind[BIND_BAD_NODE] >= 0)) return
+#define GATE                                                                                                           \
+    if (step[STEP_GATED] && (bind[BIND_NONFINITE] || bind[BIND_BAD_NODE] >= 0))                                        \
+    return
 
-/* Where element i of a loop lies in a strided array: s is rank, then size and stride of each dimension, innermost first. */
+/* Where element i of a loop lies in a strided array: s is rank, then size and stride of each dimension, innermost
+ * first. */
 DEVICE word spread_at(const word *s, word i)
 {
     word at = 0, rank = s[0];
@@ -55,15 +74,21 @@ DEVICE word spread_at(const word *s, word i)
 /* to[i] = from[j], elements of 1, 4 or 8 bytes */
 DEVICE void move(void *to, word i, const void *from, word j, word bytes)
 {
-    if (bytes == 4) ((unsigned int *)to)[i] = ((const unsigned int *)from)[j];
-    else if (bytes == 8) ((unsigned long long *)to)[i] = ((const unsigned long long *)from)[j];
-    else ((unsigned char *)to)[i] = ((const unsigned char *)from)[j];
+    if (bytes == 4)
+        ((unsigned int *)to)[i] = ((const unsigned int *)from)[j];
+    else if (bytes == 8)
+        ((unsigned long long *)to)[i] = ((const unsigned long long *)from)[j];
+    else
+        ((unsigned char *)to)[i] = ((const unsigned char *)from)[j];
 }
 DEVICE void zero(void *to, word i, word bytes)
 {
-    if (bytes == 4) ((unsigned int *)to)[i] = 0;
-    else if (bytes == 8) ((unsigned long long *)to)[i] = 0;
-    else ((unsigned char *)to)[i] = 0;
+    if (bytes == 4)
+        ((unsigned int *)to)[i] = 0;
+    else if (bytes == 8)
+        ((unsigned long long *)to)[i] = 0;
+    else
+        ((unsigned char *)to)[i] = 0;
 }
 
 #endif

@@ -11,7 +11,8 @@ int gpu__spread(const ad_shape *from, const ad_shape *to, int64_t out[2 * AD_MAX
         int64_t size = to->dim[to->rank - i], own = i <= from->rank ? from->dim[from->rank - i] : 1;
         int64_t step = own == 1 ? 0 : stride;
         stride *= own;
-        if (size == 1) continue;
+        if (size == 1)
+            continue;
         if (n > 1 && step == out[n - 2] * out[n - 1]) { /* continues the dimension inside it */
             out[n - 2] *= size;
         } else {
@@ -53,7 +54,10 @@ static bool addresses(gpu_program *p, int32_t node, int n)
     return done;
 }
 
-static const ad_shape *shape_of(const plan *p, int32_t node) { return &ad__shape_info(p->context, p->node[node].shape)->shape; }
+static const ad_shape *shape_of(const plan *p, int32_t node)
+{
+    return &ad__shape_info(p->context, p->node[node].shape)->shape;
+}
 
 /* A step over `work` elements whose sizes are those given and whose addresses are the node's and its operands'. */
 static bool plain(gpu_program *p, const char *kernel, int32_t node, int64_t work, const int64_t *sizes, int n_sizes)
@@ -64,11 +68,12 @@ static bool plain(gpu_program *p, const char *kernel, int32_t node, int64_t work
 /* Scratch of the step that comes next; steps run one after the other, so all share it. */
 static place scratch(gpu_program *p, int64_t bytes)
 {
-    if ((size_t)bytes > p->scratch_bytes) p->scratch_bytes = (size_t)bytes;
+    if ((size_t)bytes > p->scratch_bytes)
+        p->scratch_bytes = (size_t)bytes;
     return (place){ .kind = PLACE_SCRATCH };
 }
 
-/* ---- moving ---------------------------------------------------------------------------------------------------------- */
+/* ---- moving ------------------------------------------------------------------------------------------------------ */
 
 static bool lower_spread(gpu_program *p, int32_t node, int64_t bytes)
 {
@@ -119,26 +124,33 @@ static bool lower_indexed(gpu_program *p, int32_t node)
     int64_t members = plan_size(pl, index);
     return gpu__step(p, "check_index", members ? 1 : 0, (int64_t[]){ members, a[2], node }, 3) &&
            gpu__address(p, pl->place[ad__plan_source(pl, index)]) &&
-           plain(p, pl->node[node].op == OP_gather ? "gather" : "scatter_add", node, n, (int64_t[]){ n, members, a[2], a[3] }, 4);
+           plain(p, pl->node[node].op == OP_gather ? "gather" : "scatter_add", node, n,
+                 (int64_t[]){ n, members, a[2], a[3] }, 4);
 }
 
-/* ---- reducing ----------------------------------------------------------------------------------------------------------- */
+/* ---- reducing ---------------------------------------------------------------------------------------------------- */
 
-enum { ROW = 4096, COLUMN = 128 }; /* elements that one row, one thread of a column, sums before partial sums are made */
+enum {
+    ROW = 4096,
+    COLUMN = 128
+}; /* elements that one row, one thread of a column, sums before partial sums are made */
 
 /* rows of n elements from `from`, `total` in all */
 static bool reduce_rows(gpu_program *p, bool max, int64_t rows, int64_t n, int64_t total, place to, place from)
 {
     int64_t lanes = 32;
-    while (lanes < GPU_THREADS && lanes * 4 < n) lanes *= 2;
+    while (lanes < GPU_THREADS && lanes * 4 < n)
+        lanes *= 2;
     return gpu__step(p, max ? "max_rows" : "sum_rows", rows * lanes, (int64_t[]){ rows, n, total, lanes }, 4) &&
            gpu__address(p, to) && gpu__address(p, from);
 }
 
-static bool reduce_columns(gpu_program *p, bool max, int64_t outer, int64_t n, int64_t inner, int64_t piece, place to, place from)
+static bool reduce_columns(gpu_program *p, bool max, int64_t outer, int64_t n, int64_t inner, int64_t piece, place to,
+                           place from)
 {
     int64_t pieces = n ? (n + piece - 1) / piece : 1, results = outer * pieces * inner;
-    return gpu__step(p, max ? "max_columns" : "sum_columns", results, (int64_t[]){ results, n, inner, piece, pieces }, 5) &&
+    return gpu__step(p, max ? "max_columns" : "sum_columns", results, (int64_t[]){ results, n, inner, piece, pieces },
+                     5) &&
            gpu__address(p, to) && gpu__address(p, from);
 }
 
@@ -150,13 +162,16 @@ static bool lower_reduce(gpu_program *p, int32_t node)
     int64_t real = (int64_t)ad__dtype_bytes(pl->context, AD_REAL);
     bool max = pl->node[node].op == OP_reduce_max;
     place to = pl->place[node], from = pl->place[ad__plan_source(pl, plan_inputs(pl, node)[0])];
-    if (inner == 1 && (outer > 1 || n <= 2 * ROW)) return reduce_rows(p, max, outer, n, outer * n, to, from);
+    if (inner == 1 && (outer > 1 || n <= 2 * ROW))
+        return reduce_rows(p, max, outer, n, outer * n, to, from);
     if (inner == 1) {
         int64_t pieces = (n + ROW - 1) / ROW;
         place partial = scratch(p, pieces * real);
-        return reduce_rows(p, max, pieces, ROW, n, partial, from) && reduce_rows(p, max, 1, pieces, pieces, to, partial);
+        return reduce_rows(p, max, pieces, ROW, n, partial, from) &&
+               reduce_rows(p, max, 1, pieces, pieces, to, partial);
     }
-    if (n <= 2 * COLUMN) return reduce_columns(p, max, outer, n, inner, n ? n : 1, to, from);
+    if (n <= 2 * COLUMN)
+        return reduce_columns(p, max, outer, n, inner, n ? n : 1, to, from);
     int64_t pieces = (n + COLUMN - 1) / COLUMN;
     place partial = scratch(p, outer * pieces * inner * real);
     return reduce_columns(p, max, outer, n, inner, COLUMN, partial, from) &&
@@ -170,13 +185,16 @@ static bool lower_total(gpu_program *p, int32_t node)
     int terms = pl->node[node].n_inputs / 2;
     gpu_step *s = gpu__step(p, "total_partials", 1, NULL, 0);
     place partial = scratch(p, (int64_t)terms * GPU_TOTAL_BLOCKS * (int64_t)sizeof(double));
-    if (!s) return false;
+    if (!s)
+        return false;
     s->grid = (gpu_grid){ terms ? GPU_TOTAL_BLOCKS : 0, terms, GPU_THREADS };
     bool done = gpu__address(p, partial);
     for (int t = 0; done && t < terms; t++)
         done = gpu__more_words(p, (int64_t[]){ plan_size(pl, in[2 * t]) }, 1) &&
-               gpu__address(p, pl->place[ad__plan_source(pl, in[2 * t])]) && gpu__address(p, (place){ .kind = PLACE_NONE });
-    if (!done || !(s = gpu__step(p, "total", 1, (int64_t[]){ terms }, 1))) return false;
+               gpu__address(p, pl->place[ad__plan_source(pl, in[2 * t])]) &&
+               gpu__address(p, (place){ .kind = PLACE_NONE });
+    if (!done || !(s = gpu__step(p, "total", 1, (int64_t[]){ terms }, 1)))
+        return false;
     s->grid.threads = GPU_TOTAL_BLOCKS;
     for (int t = 0; done && t < terms; t++)
         done = gpu__more_words(p, (int64_t[]){ pl->node[in[2 * t + 1]].bind }, 1);
@@ -189,25 +207,34 @@ static bool lower_guard(gpu_program *p, int32_t node)
     int n = pl->node[node].n_inputs;
     int64_t most = 0;
     for (int j = 0; j < n; j++)
-        if (plan_size(pl, plan_inputs(pl, node)[j]) > most) most = plan_size(pl, plan_inputs(pl, node)[j]);
+        if (plan_size(pl, plan_inputs(pl, node)[j]) > most)
+            most = plan_size(pl, plan_inputs(pl, node)[j]);
     gpu_step *s = gpu__step(p, "guard", most, NULL, 0);
-    if (!s) return false;
+    if (!s)
+        return false;
     s->grid.rows = n;
     bool done = addresses(p, node, n);
-    for (int j = 0; done && j < n; j++) done = gpu__more_words(p, (int64_t[]){ plan_size(pl, plan_inputs(pl, node)[j]) }, 1);
+    for (int j = 0; done && j < n; j++)
+        done = gpu__more_words(p, (int64_t[]){ plan_size(pl, plan_inputs(pl, node)[j]) }, 1);
     return done;
 }
 
-/* ---- products ------------------------------------------------------------------------------------------------------------ */
+/* ---- products ---------------------------------------------------------------------------------------------------- */
 
 static bool lower_product(gpu_program *p, int32_t node)
 {
     const int64_t *a = plan_attrs(p->plan, node);
     gpu_step *s = gpu__step(p, NULL, 1, NULL, 0);
-    if (!s) return false;
-    s->product = (gpu_product){ .transpose_a = a[0], .transpose_b = a[1], .m = a[4], .n = a[5], .k = a[6],
+    if (!s)
+        return false;
+    s->product = (gpu_product){ .transpose_a = a[0],
+                                .transpose_b = a[1],
+                                .m = a[4],
+                                .n = a[5],
+                                .k = a[6],
                                 .members = a[2] > a[3] ? a[2] : a[3],
-                                .stride_a = a[2] > 1 ? a[4] * a[6] : 0, .stride_b = a[3] > 1 ? a[6] * a[5] : 0 };
+                                .stride_a = a[2] > 1 ? a[4] * a[6] : 0,
+                                .stride_b = a[3] > 1 ? a[6] * a[5] : 0 };
     return addresses(p, node, 2);
 }
 
@@ -217,27 +244,41 @@ bool gpu__lower_node(gpu_program *p, int32_t node)
     const int64_t *a = plan_attrs(pl, node), n = plan_size(pl, node);
     int64_t bytes = (int64_t)ad__dtype_bytes(pl->context, pl->node[node].dtype);
     switch (pl->node[node].op) {
-    case OP_matmul: return lower_product(p, node);
+    case OP_matmul:
+        return lower_product(p, node);
     case OP_expand:
-    case OP_permute: return lower_spread(p, node, bytes);
+    case OP_permute:
+        return lower_spread(p, node, bytes);
     case OP_slice:
-    case OP_pad: return lower_cut(p, node, bytes);
-    case OP_concat: return lower_concat(p, node, bytes);
+    case OP_pad:
+        return lower_cut(p, node, bytes);
+    case OP_concat:
+        return lower_concat(p, node, bytes);
     case OP_gather:
-    case OP_scatter_add: return lower_indexed(p, node);
+    case OP_scatter_add:
+        return lower_indexed(p, node);
     case OP_reduce_sum:
-    case OP_reduce_max: return lower_reduce(p, node);
-    case OP_weighted_total: return lower_total(p, node);
-    case OP_guard: return lower_guard(p, node);
+    case OP_reduce_max:
+        return lower_reduce(p, node);
+    case OP_weighted_total:
+        return lower_total(p, node);
+    case OP_guard:
+        return lower_guard(p, node);
     case OP_cast_real:
         return plain(p, pl->node[plan_inputs(pl, node)[0]].dtype == AD_BYTE ? "cast_byte" : "cast_int64", node, n,
                      (int64_t[]){ n }, 1);
-    case OP_cumsum: return plain(p, "cumsum", node, a[0] * a[2], (int64_t[]){ a[0] * a[2], a[1], a[2], a[3] }, 4);
-    case OP_random_normal: return plain(p, "random_normal", node, n, (int64_t[]){ n, a[0], a[1] }, 3);
-    case OP_random_uniform: return plain(p, "random_uniform", node, n, (int64_t[]){ n, a[0], a[1] }, 3);
-    case OP_random_index: return plain(p, "random_index", node, n, (int64_t[]){ n, a[0], a[1], a[2] }, 4);
-    case OP_arange: return plain(p, "arange", node, n, (int64_t[]){ n }, 1);
-    case OP_assign: return plain(p, "assign", node, n, (int64_t[]){ n * bytes }, 1);
+    case OP_cumsum:
+        return plain(p, "cumsum", node, a[0] * a[2], (int64_t[]){ a[0] * a[2], a[1], a[2], a[3] }, 4);
+    case OP_random_normal:
+        return plain(p, "random_normal", node, n, (int64_t[]){ n, a[0], a[1] }, 3);
+    case OP_random_uniform:
+        return plain(p, "random_uniform", node, n, (int64_t[]){ n, a[0], a[1] }, 3);
+    case OP_random_index:
+        return plain(p, "random_index", node, n, (int64_t[]){ n, a[0], a[1], a[2] }, 4);
+    case OP_arange:
+        return plain(p, "arange", node, n, (int64_t[]){ n }, 1);
+    case OP_assign:
+        return plain(p, "assign", node, n, (int64_t[]){ n * bytes }, 1);
     }
     ad__fail(pl->context, AD_ERROR_ARGUMENT, NULL, "the device has no kernel for %s", ad__op_name(pl->node[node].op));
     return false;

@@ -1,8 +1,8 @@
-/* The kernels of the structured operations, one library for each precision; lower.c says what their sizes are. Text for the
- * device's compiler and, as C, for the tests. No atomics: the same bits run after run. */
+/* The kernels of the structured operations, one library for each precision; lower.c says what their sizes are. Text for
+ * the device's compiler and, as C, for the tests. No atomics: the same bits run after run. */
 #include "gpu/kernels.h"
 
-/* ---- numbers -------------------------------------------------------------------------------------------------------- */
+/* ---- numbers ----------------------------------------------------------------------------------------------------- */
 
 /* The bind's numbers as reals, eight bytes apart. sizes: count; addresses: block */
 KERNEL(store_numbers)
@@ -26,10 +26,11 @@ KERNEL(random_uniform)
     EACH(block, (SIZE(0) + DRAW_LANES - 1) / DRAW_LANES)
     {
         real_bits bits[DRAW_LANES];
-        draw_bits((unsigned long long)bind[BIND_KEY], (unsigned int)SIZE(1), (unsigned int)SIZE(2), (unsigned int)bind[BIND_RUN],
-                  (unsigned long long)block, bits);
+        draw_bits((unsigned long long)bind[BIND_KEY], (unsigned int)SIZE(1), (unsigned int)SIZE(2),
+                  (unsigned int)bind[BIND_RUN], (unsigned long long)block, bits);
         for (int lane = 0; lane < DRAW_LANES; lane++)
-            if (block * DRAW_LANES + lane < SIZE(0)) out[block * DRAW_LANES + lane] = draw_uniform_of(bits[lane]);
+            if (block * DRAW_LANES + lane < SIZE(0))
+                out[block * DRAW_LANES + lane] = draw_uniform_of(bits[lane]);
     }
 }
 
@@ -41,12 +42,13 @@ KERNEL(random_normal)
     {
         real_bits bits[DRAW_LANES];
         real z[DRAW_LANES];
-        draw_bits((unsigned long long)bind[BIND_KEY], (unsigned int)SIZE(1), (unsigned int)SIZE(2), (unsigned int)bind[BIND_RUN],
-                  (unsigned long long)block, bits);
+        draw_bits((unsigned long long)bind[BIND_KEY], (unsigned int)SIZE(1), (unsigned int)SIZE(2),
+                  (unsigned int)bind[BIND_RUN], (unsigned long long)block, bits);
         for (int lane = 0; lane < DRAW_LANES; lane += 2)
             draw_normals_of(bits[lane], bits[lane + 1], &z[lane], &z[lane + 1]);
         for (int lane = 0; lane < DRAW_LANES; lane++)
-            if (block * DRAW_LANES + lane < SIZE(0)) out[block * DRAW_LANES + lane] = z[lane];
+            if (block * DRAW_LANES + lane < SIZE(0))
+                out[block * DRAW_LANES + lane] = z[lane];
     }
 }
 
@@ -54,12 +56,13 @@ KERNEL(random_normal)
 KERNEL(random_index)
 {
     GATE;
-    unsigned long long of = (unsigned long long)SIZE(1) << 32 ^ (unsigned int)bind[BIND_RUN] ^ (unsigned long long)SIZE(2) << 48;
+    unsigned long long of =
+        (unsigned long long)SIZE(1) << 32 ^ (unsigned int)bind[BIND_RUN] ^ (unsigned long long)SIZE(2) << 48;
     unsigned long long key = philox_mix((unsigned long long)bind[BIND_KEY] ^ philox_mix(of));
     EACH(i, SIZE(0)) ADDRESS(word, 0)[i] = feistel_permute(key, i, SIZE(3));
 }
 
-/* ---- moving ------------------------------------------------------------------------------------------------------------ */
+/* ---- moving ------------------------------------------------------------------------------------------------------ */
 
 /* expand, permute. sizes: elements, bytes of each, spread of x */
 KERNEL(spread)
@@ -125,13 +128,18 @@ KERNEL(assign)
 {
     GATE;
     unsigned char *to = ADDRESS(unsigned char, 1), *from = ADDRESS(unsigned char, 2);
-    if (to == from) return;
-    EACH(i, SIZE(0) / 4) ((unsigned int *)to)[i] = ((unsigned int *)from)[i];
+    if (to == from)
+        return;
+    EACH(i, SIZE(0) / 4)
+    {
+        ((unsigned int *)to)[i] = ((unsigned int *)from)[i];
+    }
 }
 
-/* ---- indices ------------------------------------------------------------------------------------------------------------ */
+/* ---- indices ----------------------------------------------------------------------------------------------------- */
 
-/* One block: the first index outside [0, size), told in the bind unless an earlier step told one. sizes: members, size, node */
+/* One block: the first index outside [0, size), told in the bind unless an earlier step told one. sizes: members, size,
+ * node */
 KERNEL(check_index)
 {
     GATE;
@@ -139,18 +147,22 @@ KERNEL(check_index)
     const word *index = ADDRESS(word, 0);
     word mine = SIZE(0);
     for (word j = THREAD; j < SIZE(0) && mine == SIZE(0); j += THREADS)
-        if (index[j] < 0 || index[j] >= SIZE(1)) mine = j;
+        if (index[j] < 0 || index[j] >= SIZE(1))
+            mine = j;
     first[THREAD] = mine;
     __syncthreads();
-    if (THREAD || bind[BIND_BAD_NODE] >= 0) return;
+    if (THREAD || bind[BIND_BAD_NODE] >= 0)
+        return;
     for (int t = 1; t < THREADS; t++)
-        if (first[t] < mine) mine = first[t];
-    if (mine == SIZE(0)) return;
+        if (first[t] < mine)
+            mine = first[t];
+    if (mine == SIZE(0))
+        return;
     bind[BIND_BAD_VALUE] = index[mine];
     bind[BIND_BAD_NODE] = SIZE(2);
 }
 
-/* (outer, size, inner), index (members) -> (outer, members, inner). sizes: elements of the result, members, size, inner */
+/* (outer, size, inner), index (members) -> (outer, members, inner). sizes: result's elements, members, size, inner */
 KERNEL(gather)
 {
     GATE;
@@ -176,16 +188,17 @@ KERNEL(scatter_add)
         word k = i % inner, to = i / inner % size, outer = i / inner / size;
         real sum = 0;
         for (word j = 0; j < members; j++)
-            if (index[j] == to) sum += x[(outer * members + j) * inner + k];
+            if (index[j] == to)
+                sum += x[(outer * members + j) * inner + k];
         ADDRESS(real, 0)[i] = sum;
     }
 }
 
-/* ---- reducing ------------------------------------------------------------------------------------------------------------- */
+/* ---- reducing ---------------------------------------------------------------------------------------------------- */
 
 /* Rows of up to n elements, row r from r * n on, of `total` elements in all: `lanes` threads a row, a power of two.
  * sizes: rows, n, total, lanes */
-#define REDUCE_ROWS(name, START, JOIN)                                                                                  \
+#define REDUCE_ROWS(name, START, JOIN)                                                                                 \
     KERNEL(name)                                                                                                       \
     {                                                                                                                  \
         GATE;                                                                                                          \
@@ -195,14 +208,17 @@ KERNEL(scatter_add)
         for (word from = BLOCK * (THREADS / lanes); from < SIZE(0); from += BLOCKS * (THREADS / lanes)) {              \
             word row = from + THREAD / lanes, end = (row + 1) * n < SIZE(2) ? (row + 1) * n : SIZE(2);                 \
             real y = START;                                                                                            \
-            for (word i = row * n + lane; i < end; i += lanes) y = JOIN(y, x[i]);                                      \
+            for (word i = row * n + lane; i < end; i += lanes)                                                         \
+                y = JOIN(y, x[i]);                                                                                     \
             part[THREAD] = y;                                                                                          \
             __syncthreads();                                                                                           \
             for (word width = lanes / 2; width; width /= 2) {                                                          \
-                if (lane < width) part[THREAD] = JOIN(part[THREAD], part[THREAD + width]);                             \
+                if (lane < width)                                                                                      \
+                    part[THREAD] = JOIN(part[THREAD], part[THREAD + width]);                                           \
                 __syncthreads();                                                                                       \
             }                                                                                                          \
-            if (!lane && row < SIZE(0)) ADDRESS(real, 0)[row] = part[THREAD];                                          \
+            if (!lane && row < SIZE(0))                                                                                \
+                ADDRESS(real, 0)[row] = part[THREAD];                                                                  \
             __syncthreads();                                                                                           \
         }                                                                                                              \
     }
@@ -211,7 +227,7 @@ REDUCE_ROWS(max_rows, -REAL_INF, op_max)
 
 /* (outer, n, inner) -> (outer, pieces, inner): a thread for each result, over `piece` rows.
  * sizes: results, n, inner, piece, pieces */
-#define REDUCE_COLUMNS(name, START, JOIN)                                                                               \
+#define REDUCE_COLUMNS(name, START, JOIN)                                                                              \
     KERNEL(name)                                                                                                       \
     {                                                                                                                  \
         GATE;                                                                                                          \
@@ -222,7 +238,8 @@ REDUCE_ROWS(max_rows, -REAL_INF, op_max)
             word k = i % inner, from = i / inner % pieces * piece, outer = i / inner / pieces;                         \
             word end = from + piece < n ? from + piece : n;                                                            \
             real y = START;                                                                                            \
-            for (word r = from; r < end; r++) y = JOIN(y, x[(outer * n + r) * inner + k]);                             \
+            for (word r = from; r < end; r++)                                                                          \
+                y = JOIN(y, x[(outer * n + r) * inner + k]);                                                           \
             ADDRESS(real, 0)[i] = y;                                                                                   \
         }                                                                                                              \
     }
@@ -246,21 +263,22 @@ KERNEL(cumsum)
     }
 }
 
-/* ---- totals and the guard --------------------------------------------------------------------------------------------------- */
+/* ---- totals and the guard ---------------------------------------------------------------------------------------- */
 
 DEVICE double block_sum(double mine, double *part)
 {
     part[THREAD] = mine;
     __syncthreads();
     for (int width = THREADS / 2; width; width /= 2) {
-        if (THREAD < width) part[THREAD] += part[THREAD + width];
+        if (THREAD < width)
+            part[THREAD] += part[THREAD + width];
         __syncthreads();
     }
     return part[0];
 }
 
-/* Each value's sum in double, by GPU_TOTAL_BLOCKS blocks; ROW is the term. sizes: of each value; addresses: partial sums,
- * then values and weights in turn */
+/* Each value's sum in double, by GPU_TOTAL_BLOCKS blocks; ROW is the term. sizes: of each value; addresses: partial
+ * sums, then values and weights in turn */
 KERNEL(total_partials)
 {
     GATE;
@@ -269,11 +287,12 @@ KERNEL(total_partials)
     double sum = 0;
     EACH(i, SIZE(ROW)) sum += (double)x[i];
     sum = block_sum(sum, part);
-    if (!THREAD) ADDRESS(double, 0)[ROW * GPU_TOTAL_BLOCKS + BLOCK] = sum;
+    if (!THREAD)
+        ADDRESS(double, 0)[ROW * GPU_TOTAL_BLOCKS + BLOCK] = sum;
 }
 
-/* One block of GPU_TOTAL_BLOCKS threads: their weighted sum, as a real and a double. sizes: terms, scalar of each weight;
- * addresses: out, partial sums */
+/* One block of GPU_TOTAL_BLOCKS threads: their weighted sum, as a real and a double. sizes: terms, scalar of each
+ * weight; addresses: out, partial sums */
 KERNEL(total)
 {
     GATE;
@@ -284,18 +303,20 @@ KERNEL(total)
         sum += number[SIZE(1 + t)] * block_sum(ADDRESS(double, 1)[t * GPU_TOTAL_BLOCKS + THREAD], part);
         __syncthreads();
     }
-    if (THREAD) return;
+    if (THREAD)
+        return;
     ADDRESS(double, 0)[1] = sum;
     *ADDRESS(real, 0) = (real)sum;
 }
 
-/* sizes: of each operand; addresses: of the guard, operands. ROW is the operand; all who find something write the same. */
+/* sizes: of each operand; addresses: of the guard, operands. ROW is the operand; all finders write the same. */
 KERNEL(guard)
 {
     GATE;
     const real *x = ADDRESS(real, 1 + ROW);
     EACH(i, SIZE(ROW))
     {
-        if (!(x[i] - x[i] == 0)) bind[BIND_NONFINITE] = 1;
+        if (!(x[i] - x[i] == 0))
+            bind[BIND_NONFINITE] = 1;
     }
 }

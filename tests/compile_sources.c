@@ -1,5 +1,5 @@
-/* Compiles kernels' sources by NVRTC, which needs no GPU: compile_sources BITS_NAME.cu... for sm_80, sm_90 and PTX. A file's
- * name begins with the bits of its reals. Called by test_gpu.c; says what failed and exits 1. */
+/* Compiles kernels' sources by NVRTC, which needs no GPU: compile_sources BITS_NAME.cu... for sm_80, sm_90 and PTX. A
+ * file's name begins with the bits of its reals. Called by test_gpu.c; says what failed and exits 1. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,18 +9,23 @@
 static char *read_text(const char *path)
 {
     FILE *f = fopen(path, "rb");
-    if (!f) return NULL;
+    if (!f)
+        return NULL;
     size_t n = 0, room = 1 << 20;
     char *text = malloc(room + 1);
-    if (text) n = fread(text, 1, room, f);
+    if (text)
+        n = fread(text, 1, room, f);
     fclose(f);
-    if (text) text[n] = 0;
+    if (text)
+        text[n] = 0;
     return text;
 }
 
 int main(int argc, char **argv)
 {
-    static const gpu_target targets[] = { { .architecture = 80 }, { .architecture = 90 }, { .architecture = 80, .ptx = true } };
+    static const gpu_target targets[] = { { .architecture = 80 },
+                                          { .architecture = 90 },
+                                          { .architecture = 80, .ptx = true } };
     int failures = 0;
     for (int i = 1; i < argc; i++) {
         const char *slash = strrchr(argv[i], '/');

@@ -1,6 +1,7 @@
-/* A device without a GPU: memory of the host's, the same sources compiled as C by the machine's compiler, blocks of threads
- * run one thread after the other, as coroutines where a kernel has barriers. Made into a backend of its own, libtaper_emulated,
- * with the CUDA backend's code around it; test_gpu.c opens it. $TAPER_EMULATED_KEEP names a folder for the sources. */
+/* A device without a GPU: memory of the host's, the same sources compiled as C by the machine's compiler, blocks of
+ * threads run one thread after the other, as coroutines where a kernel has barriers. Made into a backend of its own,
+ * libtaper_emulated, with the CUDA backend's code around it; test_gpu.c opens it. $TAPER_EMULATED_KEEP names a folder
+ * for the sources. */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,7 +50,7 @@ struct module {
     kernel *kernels;
 };
 
-/* ---- blocks of threads ---------------------------------------------------------------------------------------------- */
+/* ---- blocks of threads ------------------------------------------------------------------------------------------- */
 
 static struct {
     ucontext_t scheduler, thread[GPU_THREADS];
@@ -93,12 +94,15 @@ static void run_block(emulated *e, geometry *g)
     running.waiting = 0;
     start_thread(e, g, 0);
     bool barriers = running.waiting > 0;
-    for (g->thread = 1; !barriers && g->thread < g->threads; g->thread++) running.run(running.bind, running.step);
-    for (int t = 1; barriers && t < g->threads; t++) start_thread(e, g, t);
+    for (g->thread = 1; !barriers && g->thread < g->threads; g->thread++)
+        running.run(running.bind, running.step);
+    for (int t = 1; barriers && t < g->threads; t++)
+        start_thread(e, g, t);
     for (bool any = barriers; any;) {
         any = false;
         for (int t = 0; t < g->threads; t++) {
-            if (running.ended[t]) continue;
+            if (running.ended[t])
+                continue;
             resume(g, t);
             any = true;
         }
@@ -115,11 +119,12 @@ static bool launch(void *device, void *kernel_, gpu_grid grid, void *bind, const
     running.step = step;
     *g = (geometry){ .threads = grid.threads, .blocks = grid.blocks };
     for (g->row = 0; g->row < grid.rows; g->row++)
-        for (g->block = 0; g->block < grid.blocks; g->block++) run_block(device, g);
+        for (g->block = 0; g->block < grid.blocks; g->block++)
+            run_block(device, g);
     return true;
 }
 
-/* ---- sources ------------------------------------------------------------------------------------------------------------ */
+/* ---- sources ----------------------------------------------------------------------------------------------------- */
 
 /* TAPER_EMULATED_KEEP's copy of what was compiled, under the number of the real's bits and a running one. */
 static void keep(const emulated *e, const char *source)
@@ -129,7 +134,8 @@ static void keep(const emulated *e, const char *source)
     char path[4096];
     snprintf(path, sizeof path, "%s/%d_%d_%ld.cu", folder ? folder : "", e->real_bits, count++, (long)getpid());
     FILE *f = folder ? fopen(path, "w") : NULL;
-    if (!f) return;
+    if (!f)
+        return;
     fputs(source, f);
     fclose(f);
 }
@@ -140,11 +146,14 @@ static bool build(const emulated *e, const char *source, const char *folder, cha
     snprintf(path, sizeof path, "%s/source.c", folder);
     snprintf(object, n, "%s/object.so", folder);
     FILE *f = fopen(path, "w");
-    if (!f) return false;
+    if (!f)
+        return false;
     fprintf(f, "%s%s", prelude, source);
-    if (fclose(f)) return false;
+    if (fclose(f))
+        return false;
     snprintf(command, sizeof command,
-             "cc -std=gnu11 -O1 -shared -fPIC -ffp-contract=off -fno-math-errno -fno-trapping-math %s -DAD_REAL_BITS=%d -I'%s' "
+             "cc -std=gnu11 -O1 -shared -fPIC -ffp-contract=off -fno-math-errno -fno-trapping-math %s "
+             "-DAD_REAL_BITS=%d -I'%s' "
              "-o '%s' '%s'",
              __builtin_cpu_supports("fma") ? "-mfma" : "", e->real_bits, TAPER_ROOT, object, path);
     bool built = system(command) == 0;
@@ -157,7 +166,8 @@ static void *compile(void *device, const char *source)
     const emulated *e = device;
     char folder[] = "/tmp/taper_emulated_XXXXXX", object[256] = "";
     module *m = mkdtemp(folder) ? ad__allocate(e->context, NULL, sizeof *m) : NULL;
-    if (!m) return NULL;
+    if (!m)
+        return NULL;
     *m = (module){ .object = NULL };
     keep(e, source);
     m->object = build(e, source, folder, object, sizeof object) ? dlopen(object, RTLD_NOW | RTLD_LOCAL) : NULL;
@@ -180,7 +190,8 @@ static void *find_kernel(void *device, void *module_, const char *name)
     void *symbol = dlsym(m->object, name);
     kernel *k = symbol ? ad__allocate(e->context, NULL, sizeof *k) : NULL;
     if (!k) {
-        if (!symbol) ad__fail(e->context, AD_ERROR_DEVICE, NULL, "no kernel %s", name);
+        if (!symbol)
+            ad__fail(e->context, AD_ERROR_DEVICE, NULL, "no kernel %s", name);
         return NULL;
     }
     k->next = m->kernels;
@@ -202,12 +213,13 @@ static void unload(void *device, void *module_)
     ad__allocate(c, m, 0);
 }
 
-/* ---- the rest -------------------------------------------------------------------------------------------------------------- */
+/* ---- the rest ---------------------------------------------------------------------------------------------------- */
 
 static void *memory_new(void *device, size_t bytes)
 {
     void *memory = NULL;
-    if (!posix_memalign(&memory, 64, bytes)) return memory;
+    if (!posix_memalign(&memory, 64, bytes))
+        return memory;
     ad__fail(((emulated *)device)->context, AD_ERROR_MEMORY, NULL, "out of device memory: %zu bytes asked", bytes);
     return NULL;
 }
@@ -253,8 +265,10 @@ MULTIPLY(multiply_doubles, double)
 
 static bool multiply(void *device, const gpu_product *g, const void *a, const void *b, void *c)
 {
-    if (((emulated *)device)->real_bits == 64) multiply_doubles(g, a, b, c);
-    else multiply_floats(g, a, b, c);
+    if (((emulated *)device)->real_bits == 64)
+        multiply_doubles(g, a, b, c);
+    else
+        multiply_floats(g, a, b, c);
     return true;
 }
 
@@ -275,9 +289,11 @@ static void *open_device(ad_context *c, int ordinal, int real_bits)
 {
     (void)ordinal;
     emulated *e = ad__allocate(c, NULL, sizeof *e);
-    if (!e) return NULL;
+    if (!e)
+        return NULL;
     *e = (emulated){ .context = c, .real_bits = real_bits, .stacks = malloc((size_t)GPU_THREADS * STACK) };
-    if (e->stacks) return e;
+    if (e->stacks)
+        return e;
     close_device(e);
     return NULL;
 }

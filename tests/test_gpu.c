@@ -1,6 +1,6 @@
-/* The CUDA backend, without a GPU: its code over a device that compiles the same sources as C (emulated_device.c) against the
- * CPU backend, its sources through NVRTC for every architecture, and what the CUDA device says where it cannot be had.
- * With $TAPER_TEST_DEVICE=cuda, as gpu_check sets it, a GPU takes the emulated device's place. */
+/* The CUDA backend, without a GPU: its code over a device that compiles the same sources as C (emulated_device.c)
+ * against the CPU backend, its sources through NVRTC for every architecture, and what the CUDA device says where it
+ * cannot be had. With $TAPER_TEST_DEVICE=cuda, as gpu_check sets it, a GPU takes the emulated device's place. */
 #include "tests/test.h"
 
 #include <dlfcn.h>
@@ -34,7 +34,7 @@ static const char *judged(void)
 #define NO_ERROR() ck_assert_msg(ad_ok(), "%s", ad_error())
 static const ad_precision precisions[] = { AD_FLOAT, AD_DOUBLE };
 
-/* ---- values: the same recording on both backends ---------------------------------------------------------------------- */
+/* ---- values: the same recording on both backends ----------------------------------------------------------------- */
 
 enum { MOST = 1 << 16 };
 typedef struct values {
@@ -71,7 +71,8 @@ static void compare(void (*record)(values *), double units)
         for (int k = 0; k < want.n; k++) {
             double a = want.x[k], b = got.x[k], largest = fmax(1, fabs(a));
             ck_assert_msg(a == b || (isnan(a) && isnan(b)) || fabs(a - b) <= unit * largest,
-                          "%d bits, value %d: %.17g on the device, %.17g on the CPU", precisions[i] == AD_FLOAT ? 32 : 64, k, b, a);
+                          "%d bits, value %d: %.17g on the device, %.17g on the CPU",
+                          precisions[i] == AD_FLOAT ? 32 : 64, k, b, a);
         }
     }
 }
@@ -79,13 +80,17 @@ static void compare(void (*record)(values *), double units)
 static void record_draws(values *v)
 {
     ad_scope {
-        ad_tensor *z[] = { ad_random_normal(AD_SHAPE(1001), 0), ad_random_normal(AD_SHAPE(3, 5), 1),
-                           ad_random_uniform(AD_SHAPE(4099), 2), ad_random_uniform(AD_SHAPE(1), 3),
+        ad_tensor *z[] = { ad_random_normal(AD_SHAPE(1001), 0),        ad_random_normal(AD_SHAPE(3, 5), 1),
+                           ad_random_uniform(AD_SHAPE(4099), 2),       ad_random_uniform(AD_SHAPE(1), 3),
                            ad_cast_real(ad_random_index(1000, 77, 4)), ad_arange(13) };
-        for (size_t i = 0; i < sizeof z / sizeof *z; i++) keep(v, z[i]);
+        for (size_t i = 0; i < sizeof z / sizeof *z; i++)
+            keep(v, z[i]);
     }
 }
-START_TEST(draws_have_the_cpus_bits) { compare(record_draws, 0); }
+START_TEST(draws_have_the_cpus_bits)
+{
+    compare(record_draws, 0);
+}
 END_TEST
 
 typedef struct row {
@@ -105,8 +110,8 @@ static const row rows[] = {
 #include "autodiff/ops.def"
 };
 
-/* Each row over operands in the order of the loop, broadcast along each axis, and of one element: all in one run, so that
- * they are fused into chains; then their sum, which reads the others. */
+/* Each row over operands in the order of the loop, broadcast along each axis, and of one element: all in one run, so
+ * that they are fused into chains; then their sum, which reads the others. */
 static void record_rows(values *v, bool each)
 {
     enum { A = 7, B = 11, ROWS = sizeof rows / sizeof *rows };
@@ -117,7 +122,8 @@ static void record_rows(values *v, bool each)
         for (int r = 0; r < ROWS; r++) {
             for (int j = 0; j < rows[r].arity; j++) {
                 double x[A * B], low = rows[r].interval[2 * j], high = rows[r].interval[2 * j + 1];
-                for (int k = 0; k < A * B; k++) x[k] = numeric_uniform(&seed, low, high);
+                for (int k = 0; k < A * B; k++)
+                    x[k] = numeric_uniform(&seed, low, high);
                 inputs[r][j] = ad_from_data(x, AD_FROM_DOUBLE, shapes[j]);
             }
             ad_tensor **x = inputs[r];
@@ -128,19 +134,28 @@ static void record_rows(values *v, bool each)
             sum = sum ? (ad_add)(sum, y[r]) : y[r];
         }
         keep(v, sum);
-        for (int r = 0; each && r < ROWS; r++) keep(v, y[r]);
+        for (int r = 0; each && r < ROWS; r++)
+            keep(v, y[r]);
         for (int r = 0; r < ROWS; r++)
-            for (int j = 0; j < rows[r].arity; j++) ad_free(inputs[r][j]);
+            for (int j = 0; j < rows[r].arity; j++)
+                ad_free(inputs[r][j]);
     }
 }
-static void record_elementwise(values *v) { record_rows(v, true); }
-START_TEST(elementwise_chains) { compare(record_elementwise, 64); }
+static void record_elementwise(values *v)
+{
+    record_rows(v, true);
+}
+START_TEST(elementwise_chains)
+{
+    compare(record_elementwise, 64);
+}
 END_TEST
 
 static ad_tensor *waves(ad_shape shape, double phase)
 {
     int64_t n = 1;
-    for (int i = 0; i < shape.rank; i++) n *= shape.dim[i];
+    for (int i = 0; i < shape.rank; i++)
+        n *= shape.dim[i];
     return ad_reshape((ad_sin)((ad_add)(ad_arange(n), ad_number(phase))), shape);
 }
 
@@ -150,7 +165,8 @@ static void record_moves(values *v)
     static const int64_t whole[] = { 4, 0, 2, 2, -0, 3 };
     static double borrowed[6] = { 1, 2, 3, 4, 5, 6 };
     static float narrow[6] = { 1, 2, 3, 4, 5, 6 };
-    ad_tensor *b = ad_from_data(bytes, AD_FROM_BYTE, AD_SHAPE(5)), *index = ad_from_data(whole, AD_FROM_INT64, AD_SHAPE(6));
+    ad_tensor *b = ad_from_data(bytes, AD_FROM_BYTE, AD_SHAPE(5)),
+              *index = ad_from_data(whole, AD_FROM_INT64, AD_SHAPE(6));
     bool wide = ad_precision_of(ad_context_current()) == AD_DOUBLE;
     ad_tensor *mine = ad_borrow(wide ? (void *)borrowed : (void *)narrow, AD_SHAPE(2, 3));
     ad_scope {
@@ -175,14 +191,17 @@ static void record_moves(values *v)
     ad_free(index);
     ad_free(mine);
 }
-START_TEST(moves_and_indices) { compare(record_moves, 16); }
+START_TEST(moves_and_indices)
+{
+    compare(record_moves, 16);
+}
 END_TEST
 
 /* Short and long rows and columns, long ones by partial results; and weighted totals. */
 static void record_reductions(values *v)
 {
-    static const int64_t sizes[][3] = { { 5, 3, 1 }, { 4, 300, 1 }, { 2, 5000, 1 }, { 1, 20000, 1 }, { 3, 7, 6 }, { 2, 300, 9 },
-                                        { 1, 1000, 40 }, { 6, 1, 4 }, { 300, 2, 1 } };
+    static const int64_t sizes[][3] = { { 5, 3, 1 },   { 4, 300, 1 },   { 2, 5000, 1 }, { 1, 20000, 1 }, { 3, 7, 6 },
+                                        { 2, 300, 9 }, { 1, 1000, 40 }, { 6, 1, 4 },    { 300, 2, 1 } };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         ad_scope {
             const int64_t *s = sizes[i];
@@ -194,7 +213,10 @@ static void record_reductions(values *v)
         }
     }
 }
-START_TEST(reductions_and_totals) { compare(record_reductions, 4096); }
+START_TEST(reductions_and_totals)
+{
+    compare(record_reductions, 4096);
+}
 END_TEST
 
 static void record_products(values *v)
@@ -202,7 +224,8 @@ static void record_products(values *v)
     ad_scope {
         for (int ta = 0; ta < 2; ta++)
             for (int tb = 0; tb < 2; tb++) {
-                ad_tensor *a = waves(ta ? AD_SHAPE(6, 4) : AD_SHAPE(4, 6), 1), *b = waves(tb ? AD_SHAPE(5, 6) : AD_SHAPE(6, 5), 2);
+                ad_tensor *a = waves(ta ? AD_SHAPE(6, 4) : AD_SHAPE(4, 6), 1),
+                          *b = waves(tb ? AD_SHAPE(5, 6) : AD_SHAPE(6, 5), 2);
                 ad_tensor *as = waves(ta ? AD_SHAPE(3, 6, 4) : AD_SHAPE(3, 4, 6), 1);
                 ad_tensor *bs = waves(tb ? AD_SHAPE(3, 5, 6) : AD_SHAPE(3, 6, 5), 2);
                 keep(v, ad_matmul_t(a, ta, b, tb));
@@ -212,17 +235,21 @@ static void record_products(values *v)
             }
     }
 }
-START_TEST(products) { compare(record_products, 256); }
+START_TEST(products)
+{
+    compare(record_products, 256);
+}
 END_TEST
 
-/* ---- whole steps --------------------------------------------------------------------------------------------------------- */
+/* ---- whole steps ------------------------------------------------------------------------------------------------- */
 
 /* The last minibatch is smaller: a second plan, whose chains are those of the first. */
 static void record_vae(values *v)
 {
     enum { BATCH = 6, LAST = 4, PIXELS = 20 };
     static double pixels[BATCH * PIXELS];
-    for (int i = 0; i < BATCH * PIXELS; i++) pixels[i] = 0.5 + 0.5 * sin(i);
+    for (int i = 0; i < BATCH * PIXELS; i++)
+        pixels[i] = 0.5 + 0.5 * sin(i);
     vae net = { .pixels = PIXELS, .hidden = 8, .z_dim = 3 };
     ppl_seed(5);
     ad_tensor *x = ad_from(pixels, AD_SHAPE(BATCH, PIXELS)), *rest = ad_from(pixels, AD_SHAPE(LAST, PIXELS));
@@ -241,7 +268,10 @@ static void record_vae(values *v)
     ad_free(x);
     ad_free(rest);
 }
-START_TEST(steps_of_a_vae) { compare(record_vae, 1e4); }
+START_TEST(steps_of_a_vae)
+{
+    compare(record_vae, 1e4);
+}
 END_TEST
 
 START_TEST(a_bad_index_is_told)
@@ -275,12 +305,13 @@ START_TEST(what_is_not_finite_is_not_assigned)
     }
     ad_error_clear();
     ck_assert(ad_read(a, x, 3));
-    for (int i = 0; i < 3; i++) ck_assert_double_eq(x[i], 1);
+    for (int i = 0; i < 3; i++)
+        ck_assert_double_eq(x[i], 1);
     ad_context_free(c);
 }
 END_TEST
 
-/* The k-th device allocation fails, for every k until none does: an error of memory that says the bytes, nothing lost. */
+/* The k-th device allocation fails, for every k until none does: an error of memory, and nothing lost. */
 START_TEST(every_device_allocation_may_fail)
 {
     bool passed = false;
@@ -291,14 +322,17 @@ START_TEST(every_device_allocation_may_fail)
         ad_context *c = open_context(judged(), AD_DOUBLE);
         double y[3] = { 0 };
         ad_tensor *x = ad_from_data((double[]){ 1, 2, 3 }, AD_FROM_DOUBLE, AD_SHAPE(3));
-        if (ad_ok()) ad_scope passed = ad_read((ad_square)(x), y, 3) && y[2] == 9;
+        if (ad_ok())
+            ad_scope
+                passed = ad_read((ad_square)(x), y, 3) && y[2] == 9;
         if (!passed) {
             ck_assert_int_eq(ad_error_code(), AD_ERROR_MEMORY);
             ck_assert_msg(strstr(ad_error(), " bytes") != NULL, "%s", ad_error());
             ad_error_clear(); /* the next one works in the same context */
             ad_free(x);
             x = ad_from_data((double[]){ 1, 2, 3 }, AD_FROM_DOUBLE, AD_SHAPE(3));
-            ad_scope ck_assert_msg(ad_read((ad_square)(x), y, 3) && y[1] == 4, "%s", ad_error());
+            ad_scope
+                ck_assert_msg(ad_read((ad_square)(x), y, 3) && y[1] == 4, "%s", ad_error());
         }
         ck_assert(k > 1 || !passed);
         ad_free(x);
@@ -309,7 +343,7 @@ START_TEST(every_device_allocation_may_fail)
 }
 END_TEST
 
-/* ---- sources and the library ------------------------------------------------------------------------------------------------ */
+/* ---- sources and the library ------------------------------------------------------------------------------------- */
 
 /* The sources of a VAE's step, of the structured kernels and of all rows, as the emulated device saw them. */
 START_TEST(sources_compile_for_every_architecture)
@@ -338,8 +372,10 @@ END_TEST
 
 START_TEST(a_device_that_is_not_there_says_why)
 {
-    static const char *const devices[][2] = { { "abacus", "libtaper_abacus.so is not installed" }, { "CUDA", "no device \"CUDA\"" },
-                                              { "cuda:x", "device" },                            { "cuda:999", "" } };
+    static const char *const devices[][2] = { { "abacus", "libtaper_abacus.so is not installed" },
+                                              { "CUDA", "no device \"CUDA\"" },
+                                              { "cuda:x", "device" },
+                                              { "cuda:999", "" } };
     for (size_t i = 0; i < sizeof devices / sizeof *devices; i++) {
         ad_context *c = ad_context_new(&(ad_options){ .device = devices[i][0] });
         ad_context_use(c);
