@@ -210,6 +210,10 @@ int32_t ad__name(ad_context *c, const char *text)
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "a name is NULL");
         return -1;
     }
+    if (!*text) {
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "a name is empty");
+        return -1;
+    }
     uint32_t hash = hash_text(text);
     int64_t i = 0;
     if (c->n_name_slots) {
@@ -251,7 +255,10 @@ uint32_t ad__name_hash(ad_context *c, int32_t id)
 
 static void at_thread_exit(void *context)
 {
-    ad_context_free(context);
+    ad_context *c = context;
+    while (c->tape)
+        ad__tape_close(c);
+    ad_context_free(c);
 }
 static void make_exit_key(void)
 {
@@ -291,6 +298,10 @@ void ad_context_free(ad_context *c)
         c = current;
     if (!c)
         return;
+    if (c->tape) { /* someone up the stack still stands on it */
+        ad__fail(c, AD_ERROR_ARGUMENT, "free it after the step or scope", "ad_context_free inside a step or scope");
+        return;
+    }
     if (c == current)
         current = NULL;
     pthread_once(&exit_once, make_exit_key);

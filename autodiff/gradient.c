@@ -195,6 +195,10 @@ bool ad__gradient(ad_context *c, node_id y, const node_id *x, int n, node_id *ou
 void(ad_gradient)(ad_tensor *y, ad_tensor *const *x, int n, ad_tensor **out)
 {
     ad_context *c = ad__open_context();
+    if (n > 0 && (!x || !out)) {
+        ad_fail(AD_ERROR_ARGUMENT, NULL, "ad_gradient: %s is NULL", x ? "out" : "x");
+        return;
+    }
     for (int i = 0; i < n; i++)
         out[i] = AD_NIL;
     if (!c)

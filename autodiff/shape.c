@@ -108,7 +108,10 @@ int32_t ad__shape(ad_context *c, const ad_shape *s)
     int64_t size = 1;
     for (int i = 0; i < s->rank; i++) {
         if (s->dim[i] < 0 || __builtin_mul_overflow(size, s->dim[i], &size) || size > INT64_MAX / 16) {
-            ad__fail(c, AD_ERROR_SHAPE, NULL, "dimension %d of a shape is %lld", i, (long long)s->dim[i]);
+            ad__fail(c, AD_ERROR_SHAPE, NULL,
+                     s->dim[i] < 0 ? "dimension %d of a shape is %lld: a size cannot be negative"
+                                   : "dimension %d of a shape is %lld: too many elements for any memory",
+                     i, (long long)s->dim[i]);
             return -1;
         }
     }

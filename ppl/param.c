@@ -137,6 +137,12 @@ static bool initialise(ad_context *c, const ppl_param_args *a, const char *name,
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "parameter \"%s\": the initial values are NULL", name);
         return false;
     }
+    if ((a->init.kind == PPL_INIT_UNIFORM && !(a->init.a <= a->init.b)) ||
+        (a->init.kind == PPL_INIT_NORMAL && !(a->init.b >= 0))) {
+        ad__fail(c, AD_ERROR_ARGUMENT, "ppl_uniform(low, high) with low <= high, ppl_randn(sd) with sd >= 0",
+                 "parameter \"%s\": its initial values cannot be drawn", name);
+        return false;
+    }
     double *x = ad__allocate(c, NULL, (size_t)n * sizeof *x);
     if (!x)
         return false;
@@ -374,6 +380,8 @@ int64_t ppl_param_delete(const char *pattern)
     ad_context *c = ad__current();
     ppl_state *st = ppl__state(c);
     int64_t n = 0;
+    if (ppl__refuse_inside(c, st, "ppl_param_delete"))
+        return 0;
     for (int64_t i = 0; st && i < st->n_params; i++) {
         param *p = &st->params[i];
         if (!p->leaf || (pattern && !ppl__glob(pattern, ad__name_text(c, p->name))))

@@ -152,7 +152,7 @@ static bool sizes(ad_context *c, const ppl_plate_args *a, int64_t *batch, int64_
     if (a->size == PPL_ANY_SIZE && !a->subsample_size && !a->subsample && !a->full_size)
         return true;
     if (a->size <= 0)
-        return refuse(c, AD_ERROR_ARGUMENT, a, NULL, "the size must be positive"), false;
+        return refuse(c, AD_ERROR_ARGUMENT, a, NULL, "the size must be positive; skip an empty batch"), false;
     if (a->subsample_size < 0 || a->full_size < 0)
         return refuse(c, AD_ERROR_ARGUMENT, a, NULL, "subsample_size and full_size must not be negative"), false;
     if (a->full_size && (a->subsample_size || a->subsample))

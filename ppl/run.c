@@ -242,6 +242,10 @@ double svi_run_steps(svi *s, svi_run_options o)
     }
     ad_context *c = s->context, *previous = ad_context_use(c);
     ppl_state *st = ppl__state(c);
+    if (ppl__refuse_inside(c, st, "svi_run")) {
+        ad_context_use(previous);
+        return NAN;
+    }
     const char *file = c->file;
     int line = c->line, n = o.args.n || !o.next ? o.args.n : ppl__call_count(s->call);
     bool in_step = st->in_step;

@@ -72,6 +72,7 @@ typedef struct ppl_state {
     int particle; /* ordinal of the draws at every site */
     uint64_t instances;
     bool in_step;
+    int calls; /* of models and guides that are running */
     int seeded; /* ppl_seeded handlers around */
 } ppl_state;
 
@@ -150,5 +151,8 @@ void ppl__at(ad_context *c, ppl_source at);
 /* Replay by an internal trace. */
 ppl_handler ppl__replay(const trace *t);
 ppl_handler ppl__record(trace *t);
+
+/* True, with an error that names the call, while a model or guide runs: `call` would pull the rug from under it. */
+bool ppl__refuse_inside(ad_context *c, const ppl_state *st, const char *call);
 
 #endif

@@ -42,6 +42,11 @@ static bool sensible(ad_context *c, const svi_options *o)
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "svi_new: the optimiser's %s is %g", names[i], numbers[i]);
         return false;
     }
+    if ((unsigned)p->kind > OPTIM_RMSPROP || (unsigned)o->elbo.kind > ELBO_MEAN_FIELD) {
+        ad__fail(c, AD_ERROR_ARGUMENT, "make them with optim_adam(...), elbo_trace(...) and their like",
+                 "svi_new: there is no optimiser %d or no estimator %d", (int)p->kind, (int)o->elbo.kind);
+        return false;
+    }
     if (!(p->beta1 >= 0 && p->beta1 < 1 && p->beta2 >= 0 && p->beta2 < 1)) {
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "svi_new: the optimiser's betas are %g and %g, and must lie in [0, 1)",
                  p->beta1, p->beta2);
@@ -92,7 +97,7 @@ static void drop(moment *m)
 
 void svi_free(svi *s)
 {
-    if (!s)
+    if (!s || ppl__refuse_inside(s->context, ppl__state(s->context), "svi_free"))
         return;
     ad_context *c = s->context, *previous = ad_context_use(c);
     for (int64_t i = 0; i < s->n_moments; i++)
@@ -263,10 +268,14 @@ static void blame(ad_context *c, step *p)
             bool legal = ad_item(ad_sum(ad_sub(1, dist_check(s->m.fn, s->m.value)))) == 0;
             error_frame frames[PPL_MAX_FRAMES + 1], *around = c->frame;
             ppl__stand_at(c, s, frames);
+            bool data = s->m.is_observed && ad_item(ad_sum(ad_sub(1, ad_is_finite(s->m.value)))) != 0;
             ad__fail(c, AD_ERROR_NONFINITE,
-                     legal ? NULL : "constrain the parameters behind it, as in .constraint = dist_positive()",
+                     data    ? "the observation itself holds NaN or inf: .obs_mask marks what is missing"
+                     : legal ? NULL
+                             : "constrain the parameters behind it, as in .constraint = dist_positive(), or lower the "
+                               "learning rate",
                      "Encountered %s: loss; the %s's site \"%s\" (%s) has log-density %g%s", isnan(sum) ? "NaN" : "inf",
-                     i % 2 ? "model" : "guide", s->m.name, dist_name(s->m.fn), sum,
+                     i % 2 ? "model" : "guide", s->m.name, dist_name(s->m.fn), isnan(sum) ? NAN : sum,
                      legal ? "" : ": a parameter of it, or its value, is outside what the distribution allows");
             c->frame = around;
             return;
@@ -344,6 +353,14 @@ void ppl__step_told(svi *s)
         memcpy(s->error, s->context->error, sizeof s->error);
 }
 
+bool ppl__refuse_inside(ad_context *c, const ppl_state *st, const char *call)
+{
+    if (!st || !st->calls)
+        return false;
+    ad__fail(c, AD_ERROR_ARGUMENT, "call it from the loop around the steps", "%s inside a model or guide", call);
+    return true;
+}
+
 /* A step or an evaluation from end to end. */
 static double perform(svi *s, int n, const ppl_arg *args, bool train)
 {
@@ -353,6 +370,10 @@ static double perform(svi *s, int n, const ppl_arg *args, bool train)
     }
     ad_context *c = s->context, *previous = ad_context_use(c);
     ppl_state *st = ppl__state(c);
+    if (ppl__refuse_inside(c, st, train ? "svi_step" : "svi_evaluate")) {
+        ad_context_use(previous);
+        return NAN;
+    }
     uint64_t run, stream = ppl__step_stream(st, s, train, &run);
     const char *file = c->file;
     int line = c->line;

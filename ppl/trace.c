@@ -188,6 +188,9 @@ trace *ppl__run(ad_context *c, ppl_call *call, ppl_function f, const char *what,
     if (!t)
         return NULL;
     st->run++;
+    st->calls++;
+    plate *plates = st->plates, *by_dim[AD_MAX_RANK];
+    memcpy(by_dim, st->by_dim, sizeof by_dim);
     error_frame where = { .outer = c->frame, .kind = what };
     c->frame = &where;
     ppl_with (ppl__record(t)) {
@@ -197,7 +200,13 @@ trace *ppl__run(ad_context *c, ppl_call *call, ppl_function f, const char *what,
         else
             call_in(call, f, around);
     }
+    if (st->plates != plates) { /* entered without the block that leaves it: the next step must not inherit it */
+        ad__fail(c, AD_ERROR_SITE, "every ppl_plate_enter wants its ppl_plate_leave", "a plate was not left");
+        st->plates = plates;
+        memcpy(st->by_dim, by_dim, sizeof by_dim);
+    }
     c->frame = where.outer;
+    st->calls--;
     return ad__ok(c) ? t : NULL;
 }
 

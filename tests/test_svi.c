@@ -454,6 +454,35 @@ START_TEST(values_can_steer_a_model)
 }
 END_TEST
 
+/* A model that pulls the rug from under its own step. */
+static svi *self;
+static void nesting_model(int *what)
+{
+    ad_tensor *w = ppl_param("w", AD_SCALAR);
+    ppl_sample("x", dist_normal(w, 1), .obs = ad_constant(2));
+    if (*what == 1)
+        ppl_with (ppl_block()) svi_step(self, what);
+    if (*what == 2)
+        svi_evaluate(self, what);
+    if (*what == 3)
+        svi_free(self);
+}
+static void empty_guide(int *what)
+{
+    (void)what;
+}
+START_TEST(steps_do_not_nest)
+{
+    static const char *const words[] = { "", "svi_step inside a model", "svi_evaluate inside a model", "svi_free inside a model" };
+    self = svi_new(nesting_model, empty_guide, .args = PPL_ARGS(int *), .optim = optim_adam());
+    for (int what = 3; what >= 0; what--) {
+        double loss = svi_step(self, &what);
+        ck_assert_msg(what ? isnan(loss) && strstr(svi_error(self), words[what]) : isfinite(loss), "%d: %s", what, svi_error(self));
+    }
+    svi_free(self);
+}
+END_TEST
+
 Suite *suite_svi(void)
 {
     Suite *s = suite_create("svi");
@@ -473,6 +502,7 @@ Suite *suite_svi(void)
     tcase_add_test(t, wrong_arguments_are_named);
     tcase_add_test(t, steps_allocate_nothing_once_warm);
     tcase_add_test(t, values_can_steer_a_model);
+    tcase_add_test(t, steps_do_not_nest);
     suite_add_tcase(s, t);
     return s;
 }
