@@ -171,13 +171,33 @@ ad_tensor *ppl__score(ad_context *c, site *s)
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
-static void call_in(ppl_call *call, ppl_function f, const ppl_plate_args *around)
+/* Calls the user's function. A scope that it entered without leaving lay on its stack, which is gone: what still points
+ * there is dropped unseen, so that the next step does not inherit it. */
+static void call_user(ad_context *c, ppl_call *call, ppl_function f)
+{
+    ppl_state *st = ppl__state(c);
+    error_frame *frame = c->frame;
+    int64_t depth = st->depth;
+    plate *plates = st->plates, *by_dim[AD_MAX_RANK];
+    memcpy(by_dim, st->by_dim, sizeof by_dim);
+    ppl__call(call, f);
+    if (st->depth == depth && st->plates == plates)
+        return;
+    c->frame = frame;
+    st->depth = depth;
+    st->plates = plates;
+    memcpy(st->by_dim, by_dim, sizeof by_dim);
+    ad__fail(c, AD_ERROR_SITE, "every ppl_plate_enter wants its ppl_plate_leave, on every way out",
+             "a plate or handler was not left");
+}
+
+static void call_in(ad_context *c, ppl_call *call, ppl_function f, const ppl_plate_args *around)
 {
     if (!around) {
-        ppl__call(call, f);
+        call_user(c, call, f);
         return;
     }
-    PPL_SCOPE_(ppl_plate_scope, ppl_plate_begin(*around), ppl_plate_enter, ppl_plate_leave) ppl__call(call, f);
+    PPL_SCOPE_(ppl_plate_scope, ppl_plate_begin(*around), ppl_plate_enter, ppl_plate_leave) call_user(c, call, f);
 }
 
 trace *ppl__run(ad_context *c, ppl_call *call, ppl_function f, const char *what, const trace *replayed,
@@ -189,21 +209,14 @@ trace *ppl__run(ad_context *c, ppl_call *call, ppl_function f, const char *what,
         return NULL;
     st->run++;
     st->calls++;
-    plate *plates = st->plates, *by_dim[AD_MAX_RANK];
-    memcpy(by_dim, st->by_dim, sizeof by_dim);
     error_frame where = { .outer = c->frame, .kind = what };
     c->frame = &where;
     ppl_with (ppl__record(t)) {
         if (replayed)
             ppl_with (ppl__replay(replayed))
-                call_in(call, f, around);
+                call_in(c, call, f, around);
         else
-            call_in(call, f, around);
-    }
-    if (st->plates != plates) { /* entered without the block that leaves it: the next step must not inherit it */
-        ad__fail(c, AD_ERROR_SITE, "every ppl_plate_enter wants its ppl_plate_leave", "a plate was not left");
-        st->plates = plates;
-        memcpy(st->by_dim, by_dim, sizeof by_dim);
+            call_in(c, call, f, around);
     }
     c->frame = where.outer;
     st->calls--;
