@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 enum { FLIPS = 40, HEADS = 28, STEPS = 10000, DRAWS = 40000 };
 
@@ -32,8 +33,14 @@ static double fall(int64_t step, void *user) /* of the step size, to a thousandt
     return pow(1e-3, (double)step / STEPS);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1) {
+        bool help = !strcmp(argv[1], "--help");
+        fprintf(help ? stdout : stderr,
+                "usage: coin, without arguments: fits a coin's fairness and prints it beside the exact posterior\n");
+        return help ? 0 : 64;
+    }
     double flips[FLIPS] = { 0 };
     for (int i = 0; i < HEADS; i++) flips[i] = 1;
     ad_tensor *x = ad_from(flips, AD_SHAPE(FLIPS));

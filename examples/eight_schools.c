@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 enum { SCHOOLS = 8, SITES = SCHOOLS + 2, STEPS = 15000, DRAWS = 20000 };
 static const double effect[SCHOOLS] = { 28, 8, -3, 7, -1, 1, 18, 12 };
@@ -86,8 +87,15 @@ static void describe(const double *x, int columns, int i, double *mean, double *
     *sd = sqrt(square / DRAWS - *mean * *mean);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1) {
+        bool help = !strcmp(argv[1], "--help");
+        fprintf(help ? stdout : stderr,
+                "usage: eight_schools, without arguments: "
+                "fits the eight schools and prints them beside the exact posterior\n");
+        return help ? 0 : 64;
+    }
     ad_context *context = ad_context_new(&(ad_options){ .threads = 1 });
     ad_context_use(context);
     ad_tensor *y = ad_from(effect, AD_SHAPE(SCHOOLS)), *sigma = ad_from(error, AD_SHAPE(SCHOOLS));

@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 enum { ROWS = 170, COLUMNS = 3, K = COLUMNS + 1, STEPS = 8000 };
@@ -108,8 +109,15 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1) {
+        bool help = !strcmp(argv[1], "--help");
+        fprintf(help ? stdout : stderr,
+                "usage: linear_regression, without arguments: "
+                "fits a linear regression and prints it beside the exact posterior\n");
+        return help ? 0 : 64;
+    }
     static double x[ROWS][COLUMNS], y[ROWS];
     double mean[K], sd[K], conditional_sd[K], loc[K], scale[K];
     make_data(x, y);

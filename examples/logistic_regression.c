@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 enum { N = 1000, K = 4, STEPS = 6000 };
 static const double truth[K] = { 1, -0.7, 0.4, -0.5 };
@@ -82,8 +83,15 @@ static bool newton(ad_tensor *x, ad_tensor *y, double mode[K], double sd[K])
     return good;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1) {
+        bool help = !strcmp(argv[1], "--help");
+        fprintf(help ? stdout : stderr,
+                "usage: logistic_regression, without arguments: "
+                "fits a logistic regression and prints it beside the truth and the posterior's mode\n");
+        return help ? 0 : 64;
+    }
     ad_context *context = ad_context_new(&(ad_options){ .precision = AD_DOUBLE });
     ad_context_use(context);
     static double rows[N][K], labels[N];

@@ -1,6 +1,7 @@
 /* Trains a variational autoencoder on MNIST and paints what it has learnt. Run by the launcher of the same name, which
- * builds it; --help tells the options. Exit status: 0, 64 for a wrong command line, 2 for a device that cannot be had, 1 for
- * any other failure. */
+ * builds it; --help tells the options. Ctrl-C ends the training, but not before the pictures; a second one ends all.
+ * Exit status: 0, 64 for a wrong command line, 2 for a device that cannot be had, 130 when interrupted, 1 for any other
+ * failure. */
 #include "models/loader.h"
 #include "models/mnist.h"
 #include "models/picture.h"
@@ -9,6 +10,7 @@
 #include <argp.h>
 #include <errno.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,7 +106,7 @@ static const struct argp command = {
            "writes pictures.",
 };
 
-enum { DEVICE_FAILURE = 2 }; /* exit status */
+enum { DEVICE_FAILURE = 2, INTERRUPTED = 128 + SIGINT }; /* exit status */
 
 /* ---- failing, told once ------------------------------------------------------------------------------------------ */
 
@@ -115,7 +117,44 @@ static int failed(const char *what, const char *why, const char *advice)
     return EXIT_FAILURE;
 }
 
+/* The same about an option's value, which may be empty. */
+static int refused(const char *option, const char *value, int error, const char *advice)
+{
+    fprintf(stderr, "vae_mnist: %s '%s': %s\n  %s\n", option, value, strerror(error), advice);
+    return EXIT_FAILURE;
+}
+
 static const char *why_not(svi *s) { return s && *svi_error(s) ? svi_error(s) : ad_error(); }
+
+/* What helps against the error that stands, or NULL. */
+static const char *advice(void)
+{
+    switch (ad_error_code()) {
+    case AD_ERROR_NONFINITE: return "try a smaller --lr";
+    case AD_ERROR_MEMORY: return "try a smaller --hidden, --z-dim or --batch-size";
+    default: return NULL;
+    }
+}
+
+static const char no_room[] = "make room, or choose another --log";
+
+/* ---- interruption ------------------------------------------------------------------------------------------------ */
+
+static volatile sig_atomic_t interrupted;
+
+static void interrupt(int signal)
+{
+    (void)signal;
+    interrupted = 1;
+}
+
+/* From here on the first Ctrl-C only sets the flag, and the second kills; where it is ignored, it stays so. */
+static void heed_interrupts(void)
+{
+    struct sigaction old, heed = { .sa_handler = interrupt, .sa_flags = (int)(SA_RESETHAND | SA_RESTART) };
+    sigemptyset(&heed.sa_mask);
+    if (!sigaction(SIGINT, NULL, &old) && old.sa_handler != SIG_IGN) sigaction(SIGINT, &heed, NULL);
+}
 
 /* ---- training ---------------------------------------------------------------------------------------------------- */
 
@@ -126,13 +165,13 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* One pass over l: the loss per image, NAN after an error. */
+/* One pass over l: the loss per image, NAN after an error; without a meaning when it was interrupted. */
 static double pass(svi *s, vae *v, loader *l, bool train, bool progress, int64_t epoch)
 {
     double loss = 0, shown = now();
     int64_t batch = 0, batches = loader_batches(l);
     ad_tensor *x;
-    while (loader_next(l, &x)) {
+    while (!interrupted && loader_next(l, &x)) {
         loss += train ? svi_step(s, v, x) : svi_evaluate(s, v, x);
         if (isnan(loss)) return NAN;
         batch++;
@@ -146,24 +185,30 @@ static double pass(svi *s, vae *v, loader *l, bool train, bool progress, int64_t
     return loss / (double)loader_count(l);
 }
 
-/* All epochs; 0, or the exit status after saying what failed. */
+/* All epochs, or as many as were not interrupted; 0, or the exit status after saying what failed. */
 static int fit(const options *o, svi *s, vae *v, loader *train, loader *test, FILE *log)
 {
     bool progress = !o->quiet && isatty(STDOUT_FILENO);
     for (int64_t epoch = 0; epoch < o->epochs; epoch++) {
         double start = now(), train_loss = pass(s, v, train, true, progress, epoch), seconds = now() - start;
         double test_loss = isnan(train_loss) ? NAN : pass(s, v, test, false, progress, epoch);
+        if (progress) printf("\r\033[K");
+        fflush(stdout);
         if (isnan(test_loss))
             return failed(isnan(train_loss) ? "training stopped" : "the test loss could not be computed", why_not(s),
-                          "if a value is not finite, try a smaller --lr");
+                          advice());
+        if (interrupted) {
+            fprintf(stderr, "vae_mnist: interrupted in epoch %lld; the pictures show what has been learnt\n",
+                    (long long)epoch);
+            return 0;
+        }
         if (!o->quiet)
-            printf("%sepoch %lld  train %.3f  test %.3f  (%.1f s)\n", progress ? "\r\033[K" : "", (long long)epoch,
-                   train_loss, test_loss, seconds);
+            printf("epoch %lld  train %.3f  test %.3f  (%.1f s)\n", (long long)epoch, train_loss, test_loss, seconds);
         fflush(stdout);
         if (log) {
             fprintf(log, "{\"epoch\":%lld,\"train_loss\":%.6f,\"test_loss\":%.6f,\"train_seconds\":%.6f}\n",
                     (long long)epoch, train_loss, test_loss, seconds);
-            if (fflush(log)) return failed(o->log, strerror(errno), "make room, or choose another --log");
+            if (fflush(log)) return refused("--log", o->log, errno, no_room);
         }
     }
     return 0;
@@ -186,7 +231,7 @@ static int paint(const gallery *g, const char *name, const float *pixels, int co
         return failed(g->folder, "the name is too long", "choose another --out");
     if (picture_grid(path, pixels, count, MNIST_SIDE, MNIST_SIDE, &(picture_options){ .columns = columns, .zoom = 2 }, why,
                      sizeof why))
-        return failed(path, why, "choose another --out");
+        return failed("no picture", why, "make room, or choose another --out"); /* why opens with the path */
     printf("wrote %s\n", path);
     return 0;
 }
@@ -231,36 +276,41 @@ static int paint_all(gallery *g)
     int pairs = g->test->count < PAIRS ? (int)g->test->count : PAIRS;
     copy_image(g, 0, copies);
     for (int i = 1; i < DRAWS; i++) memcpy(copies + i * MNIST_PIXELS, copies, MNIST_PIXELS * sizeof *copies);
-    if (!reconstruct(g, copies, DRAWS, g->pixels, g->more)) return failed("no pictures", ad_error(), NULL);
+    if (!reconstruct(g, copies, DRAWS, g->pixels, g->more)) return failed("no pictures", ad_error(), advice());
     if (paint(g, "input.png", copies, 1, 1) || paint(g, "posterior_means.png", g->pixels, DRAWS, 5) ||
         paint(g, "posterior_draws.png", g->more, DRAWS, 5))
         return EXIT_FAILURE;
 
     for (int i = 0; i < pairs; i++) copy_image(g, i, g->more + i * MNIST_PIXELS);
-    if (!reconstruct(g, g->more, pairs, g->pixels, NULL)) return failed("no pictures", ad_error(), NULL);
+    if (!reconstruct(g, g->more, pairs, g->pixels, NULL)) return failed("no pictures", ad_error(), advice());
     for (int i = pairs - 1; i >= 0; i--) { /* original, reconstruction, original, ... */
         memmove(g->pixels + (2 * i + 1) * MNIST_PIXELS, g->pixels + i * MNIST_PIXELS, MNIST_PIXELS * sizeof *g->pixels);
         memcpy(g->pixels + 2 * i * MNIST_PIXELS, g->more + i * MNIST_PIXELS, MNIST_PIXELS * sizeof *g->pixels);
     }
     if (paint(g, "reconstructions.png", g->pixels, 2 * pairs, 8)) return EXIT_FAILURE;
 
-    if (!imagine(g, PRIOR, g->pixels)) return failed("no pictures", ad_error(), NULL);
+    if (!imagine(g, PRIOR, g->pixels)) return failed("no pictures", ad_error(), advice());
     return paint(g, "prior.png", g->pixels, PRIOR, 8);
 }
 
 /* ---- the program ------------------------------------------------------------------------------------------------- */
 
-static int run(const options *o, const mnist *data)
+/* Makes the folder where it is missing; 0, or why no files can be written there, as errno tells. */
+static int open_folder(const char *path)
+{
+    struct stat found;
+    if (!mkdir(path, 0777)) return 0;
+    if (errno != EEXIST || stat(path, &found)) return errno;
+    if (!S_ISDIR(found.st_mode)) return ENOTDIR;
+    return access(path, W_OK | X_OK) ? errno : 0;
+}
+
+/* Trains on data, then paints; 0, or the exit status after saying what failed. */
+static int learn(const options *o, const mnist *data, FILE *log)
 {
     int status = EXIT_FAILURE;
     static gallery pictures;
-    FILE *log = NULL;
     vae v = { .pixels = MNIST_PIXELS, .hidden = o->hidden, .z_dim = o->z_dim };
-    if (mkdir(o->out, 0777) && errno != EEXIST)
-        return failed(o->out, strerror(errno), "give a folder that can be written: --out DIR");
-    if (o->log && !(log = fopen(o->log, "w")))
-        return failed(o->log, strerror(errno), "give a file that can be written: --log FILE");
-
     ppl_seed((uint64_t)o->seed);
     if (o->threads) ad_set_threads((int)o->threads);
     if (!o->quiet) printf("%s\n", ad_describe());
@@ -269,19 +319,41 @@ static int run(const options *o, const mnist *data)
     loader *train = loader_new(data->train.images, data->train.count, MNIST_PIXELS, &shuffled);
     loader *test = loader_new(data->test.images, data->test.count, MNIST_PIXELS, &in_order);
     svi *s = svi_new(vae_model, vae_guide, .args = PPL_ARGS(vae *, ad_tensor *), .optim = optim_adam(.lr = o->lr));
+    heed_interrupts();
     if (train && test && s) status = fit(o, s, &v, train, test, log);
-    else failed("cannot start", ad_error(), NULL);
-    if (log && fclose(log) && !status) status = failed(o->log, strerror(errno), "make room, or choose another --log");
+    else failed("cannot start", ad_error(), advice());
     if (!status) {
         pictures.folder = o->out;
         pictures.v = &v;
         pictures.test = &data->test;
         status = paint_all(&pictures);
     }
+    if (!status && interrupted) status = INTERRUPTED;
     svi_free(s);
     loader_free(test);
     loader_free(train);
-    ad_context_free(NULL);
+    return status;
+}
+
+/* All but the device; what can be refused at once is, before the data are loaded. */
+static int run(const options *o)
+{
+    int status = open_folder(o->out);
+    if (status) return refused("--out", o->out, status, "give a folder that can be written, or made: --out DIR");
+    FILE *log = o->log ? fopen(o->log, "w") : NULL;
+    if (o->log && !log) return refused("--log", o->log, errno, "give a file that can be written: --log FILE");
+
+    mnist data;
+    char why[1024];
+    if (mnist_open(&data, &(mnist_options){ .folder = o->data }, why, sizeof why))
+        status = failed("no data", why, "give the folder of MNIST's four files: --data DIR");
+    else {
+        printf("%s\n", data.about);
+        fflush(stdout);
+        status = learn(o, &data, log);
+        mnist_close(&data);
+    }
+    if (log && fclose(log) && !status) status = refused("--log", o->log, errno, no_room);
     return status;
 }
 
@@ -296,18 +368,9 @@ int main(int argc, char **argv)
     argp_parse(&command, argc, argv, 0, NULL, &o);
 
     ad_context_use(ad_context_new(&(ad_options){ .device = o.device }));
-    if (!ad_ok()) {
-        failed(o.device ? o.device : "the device", ad_error(), NULL);
-        ad_context_free(NULL);
-        return DEVICE_FAILURE;
-    }
-    mnist data;
-    char why[1024];
-    if (mnist_open(&data, &(mnist_options){ .folder = o.data }, why, sizeof why))
-        return failed("no data", why, "give the folder of MNIST's four files: --data DIR");
-    printf("%s\n", data.about);
-    fflush(stdout);
-    int status = run(&o, &data);
-    mnist_close(&data);
+    int status = DEVICE_FAILURE;
+    if (ad_ok()) status = run(&o);
+    else failed(o.device ? o.device : "the device", ad_error(), NULL);
+    ad_context_free(NULL);
     return status;
 }
