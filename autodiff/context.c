@@ -204,7 +204,7 @@ static uint32_t free_key(const ad_context *c, uint32_t key)
     return key;
 }
 
-int32_t ad__name(ad_context *c, const char *text)
+static int32_t find_or_add(ad_context *c, const char *text)
 {
     if (!text) {
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "a name is NULL");
@@ -242,10 +242,24 @@ int32_t ad__name(ad_context *c, const char *text)
     return (int32_t)c->n_names++;
 }
 
-const char *ad__name_text(ad_context *c, int32_t id)
+int32_t ad__name(ad_context *c, const char *text)
 {
-    return id >= 0 && id < c->n_names ? c->names[id].text : "?";
+    size_t at = (((uintptr_t)text >> 3 ^ (uintptr_t)text) & 127);
+    if (text && c->known_name[at].text == text) { /* another text may lie there by now */
+        const char *a = c->names[c->known_name[at].id].text, *b = text;
+        while (*a && *a == *b)
+            a++, b++;
+        if (*a == *b)
+            return c->known_name[at].id;
+    }
+    int32_t id = find_or_add(c, text);
+    if (id < 0)
+        return -1;
+    c->known_name[at].text = text;
+    c->known_name[at].id = id;
+    return id;
 }
+
 uint32_t ad__name_hash(ad_context *c, int32_t id)
 {
     return id >= 0 && id < c->n_names ? c->names[id].key : 0;

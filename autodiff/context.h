@@ -18,8 +18,6 @@ typedef struct plan plan;
 void *ad__allocate(ad_context *c, void *old, size_t size);
 /* Makes *array hold at least `need` elements, doubling; false and an error on failure, with the array as it was. */
 bool ad__reserve(ad_context *c, void *array, int64_t *capacity, int64_t need, size_t element);
-/* Bytes that live until the step or scope ends (bump allocation); NULL and an error on failure. */
-void *ad__step_bytes(ad_context *c, size_t size);
 
 /* ---- handles ----------------------------------------------------------------------------------------------------- */
 
@@ -46,16 +44,11 @@ static inline int32_t handle_index(const void *h)
 }
 #define AD_NIL ((ad_tensor *)handle_make(HANDLE_NIL, 0, 0))
 
-/* Objects of the rooms above (distributions) with a step's life: registers `object` (from ad__step_bytes) and gives its
- * handle; ad__object gives it back, or NULL with an error that says `what` was stale. */
-void *ad__object_new(ad_context *c, void *object);
-void *ad__object(ad_context *c, const void *handle, const char *what);
-
 /* ---- interned names and shapes ----------------------------------------------------------------------------------- */
 
 /* Copies of names, each once, never moved; id from 0. -1 after an error. */
 int32_t ad__name(ad_context *c, const char *text);
-const char *ad__name_text(ad_context *c, int32_t id);
+static inline const char *ad__name_text(const ad_context *c, int32_t id);
 uint32_t ad__name_hash(ad_context *c, int32_t id); /* 32 bits, distinct for every name of this context: keys draws */
 
 typedef struct shape_info {
@@ -135,6 +128,10 @@ struct ad_context {
     int64_t n_names, cap_names;
     int32_t *name_slots; /* open addressing; -1 empty */
     int64_t n_name_slots;
+    struct {
+        const char *text;
+        int32_t id;
+    } known_name[128]; /* what lay at an address when it was last asked for: mostly literals */
 
     shape_info **shapes; /* pages of SHAPE_PAGE: an entry never moves */
     int64_t n_shapes, used_shapes, cap_shape_pages;
@@ -183,7 +180,11 @@ static inline ad_context *ad__current(void)
 }
 static inline const shape_info *ad__shape_info(const ad_context *c, int32_t id)
 {
-    return &c->shapes[id / SHAPE_PAGE][id % SHAPE_PAGE];
+    return &c->shapes[(uint32_t)id / SHAPE_PAGE][(uint32_t)id % SHAPE_PAGE];
+}
+static inline const char *ad__name_text(const ad_context *c, int32_t id)
+{
+    return id >= 0 && id < c->n_names ? c->names[id].text : "?";
 }
 static inline bool ad__ok(const ad_context *c)
 {

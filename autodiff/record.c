@@ -93,7 +93,7 @@ node_id ad__elementwise(ad_context *c, int op, const node_id *inputs)
     return ad__append(c, op, AD_REAL, shape, in, arity, NULL, 0, -1);
 }
 
-static ad_tensor *record_slowly(ad_context *c, int op, int arity, ad_tensor *const *operands)
+static __attribute__((noinline)) ad_tensor *record_slowly(ad_context *c, int op, int arity, ad_tensor *const *operands)
 {
     static const char *const ordinal[] = { "first operand", "second operand", "third operand", "fourth operand" };
     if (!c || !ad__ok(c))
@@ -107,8 +107,8 @@ static ad_tensor *record_slowly(ad_context *c, int op, int arity, ad_tensor *con
     return ad__handle(c, ad__elementwise(c, op, in));
 }
 
-/* What nearly every call is: operands that are reals of this tape, of one shape or scalars, and room for the node.
- * Twenty instructions for what record_slowly does in two hundred; it does the rest. */
+/* What nearly every call is: reals of this tape, of one shape or scalars, and room for the node. Some thirty instructions
+ * for what record_slowly does in two hundred; it does the rest. */
 static inline __attribute__((always_inline)) ad_tensor *record(int op, int arity, ad_tensor *const *operands)
 {
     ad_context *c = ad__current();
@@ -116,24 +116,33 @@ static inline __attribute__((always_inline)) ad_tensor *record(int op, int arity
     if (!t || !ad__ok(c) || op == OP_logit_clamped || t->n >= t->cap_where || t->n >= c->max_nodes ||
         t->n_inputs + arity > t->cap_inputs)
         return record_slowly(c, op, arity, operands);
-    int32_t shape = 0; /* the scalar's */
+
+    const uintptr_t own = (uintptr_t)handle_make(HANDLE_STEP, t->generation, 0), index = 0xfffffffe;
+    uintptr_t foreign = 0;
+    int32_t in[4], shape = 0, other = 0; /* the scalar's is 0 */
     for (int i = 0; i < arity; i++) {
-        if ((uintptr_t)operands[i] >> 32 != t->tag || !((uintptr_t)operands[i] & 1))
-            return record_slowly(c, op, arity, operands);
-        const node *n = &t->node[handle_index(operands[i])];
-        if (n->dtype != AD_REAL || (n->shape && shape && n->shape != shape))
-            return record_slowly(c, op, arity, operands);
-        if (n->shape)
-            shape = n->shape;
-    }
-    int32_t *in = t->input + t->n_inputs;
-    for (int i = 0; i < arity; i++)
         in[i] = handle_index(operands[i]);
-    t->node[t->n] =
-        (node){ (uint16_t)op, AD_REAL, 0, shape, (int32_t)t->n_inputs, arity, (int32_t)t->n_attrs, -1, t->site, 0 };
-    t->where[t->n] = (source_line){ c->file, c->line };
-    t->n_inputs += arity;
-    return ad__handle(c, (node_id)t->n++);
+        foreign |= ((uintptr_t)operands[i] ^ own) & ~index;
+    }
+    if (foreign)
+        return record_slowly(c, op, arity, operands);
+    for (int i = 0; i < arity; i++) {
+        other |= t->node[in[i]].dtype != AD_REAL;
+        shape |= t->node[in[i]].shape; /* what they all have, or nobody */
+    }
+    for (int i = 0; i < arity && arity > 1; i++)
+        other |= t->node[in[i]].shape && t->node[in[i]].shape != shape;
+    if (other)
+        return record_slowly(c, op, arity, operands);
+
+    int32_t id = (int32_t)t->n, first = (int32_t)t->n_inputs;
+    for (int i = 0; i < arity; i++)
+        t->input[first + i] = in[i];
+    t->node[id] = (node){ (uint16_t)op, AD_REAL, 0, shape, first, arity, (int32_t)t->n_attrs, -1, t->site, 0 };
+    t->where[id] = (source_line){ c->file, c->line };
+    t->n_inputs = first + arity;
+    t->n = id + 1;
+    return handle_make(HANDLE_STEP, t->generation, id);
 }
 
 /* The public functions; parenthesised names, since in C the same names are masks. */

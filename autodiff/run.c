@@ -235,6 +235,11 @@ static bool read_elements(ad_context *c, ad_tensor *x, void *out, ad_source type
     const tensor *p = ad__ok(c) ? ad__tensor(c, x) : NULL;
     node_id id = p ? -1 : ad__node(c, x, "the tensor that is read");
     if (!p && id < 0) return false;
+    if (id >= 0 && c->tape->node[id].op == OP_state) { /* its value lies there already */
+        const int64_t *known = ad__attrs(c->tape, id);
+        const tensor *state = &c->tensors[known[1]];
+        if (state->kind == TENSOR_STATE && state->serial == known[0]) p = state;
+    }
     int dtype = p ? p->dtype : c->tape->node[id].dtype;
     int64_t size = ad__shape_info(c, p ? p->shape : c->tape->node[id].shape)->size;
     if (n != size || (!out && n)) {
@@ -292,7 +297,8 @@ ad_tensor *(ad_weighted_total)(ad_tensor *const *x, const double *weight, int n)
     for (int i = 0; i < n; i++) {
         if ((in[2 * i] = ad__node(c, x[i], "a term of ad_weighted_total")) < 0) return AD_NIL;
         if (c->tape->node[in[2 * i]].dtype != AD_REAL) in[2 * i] = ad__node(c, ad_cast_real(x[i]), "a term");
-        in[2 * i + 1] = ad__scalar_of_slot(c, ad__bind_scalar(c, weight[i]));
+        in[2 * i + 1] = i && weight[i] == weight[i - 1] ? in[2 * i - 1] /* as mostly */
+                                                        : ad__scalar_of_slot(c, ad__bind_scalar(c, weight[i]));
         if (in[2 * i + 1] < 0) return AD_NIL;
     }
     return ad__handle(c, ad__append(c, OP_weighted_total, AD_REAL, ad__shape(c, &AD_SCALAR), in, 2 * n, NULL, 0, -1));

@@ -101,6 +101,8 @@ void ad__shapes_trim(ad_context *c)
 
 int32_t ad__shape(ad_context *c, const ad_shape *s)
 {
+    if (s->rank == 0 && c->n_shapes)
+        return 0;
     if (s->rank < 0 || s->rank > AD_MAX_RANK) {
         ad__fail(c, AD_ERROR_SHAPE, NULL, "a shape has %d dimensions; at most %d are allowed", s->rank, AD_MAX_RANK);
         return -1;

@@ -43,7 +43,8 @@ tape *ad__tape_open(ad_context *c, uint64_t stream, uint64_t run)
     t->draws = 0;
     t->expanding = false;
     t->chunk = t->chunks;
-    t->chunk_used = 0;
+    t->free_bytes = t->chunk ? t->chunk->bytes : NULL;
+    t->end_bytes = t->chunk ? t->chunk->bytes + t->chunk->size : NULL;
     t->key = philox_key(c->seed, stream, run);
     t->run = (uint32_t)run;
     return t;
@@ -114,7 +115,7 @@ void ad_scope_end(ad_scope_state *s)
 
 /* ---- step memory and objects ------------------------------------------------------------------------------------- */
 
-void *ad__step_bytes(ad_context *c, size_t size)
+void *ad__step_chunk(ad_context *c, size_t size)
 {
     tape *t = c->tape;
     if (!t) {
@@ -122,26 +123,22 @@ void *ad__step_bytes(ad_context *c, size_t size)
                  "no step or scope is open");
         return NULL;
     }
-    size = (size + 15) & ~(size_t)15;
-    while (t->chunk && t->chunk_used + size > t->chunk->size) {
-        t->chunk = t->chunk->next;
-        t->chunk_used = 0;
-    }
-    if (!t->chunk) {
+    step_chunk *k = t->chunk ? t->chunk->next : t->chunks, **last = &t->chunks;
+    while (k && k->size < size)
+        k = k->next;
+    if (!k) {
         size_t room = size > CHUNK ? size : CHUNK;
-        step_chunk *k = ad__allocate(c, NULL, sizeof *k + room);
-        if (!k)
+        if (!(k = ad__allocate(c, NULL, sizeof *k + room)))
             return NULL;
         *k = (step_chunk){ .size = room };
-        step_chunk **last = &t->chunks;
         while (*last)
             last = &(*last)->next;
-        *last = t->chunk = k;
-        t->chunk_used = 0;
+        *last = k;
     }
-    void *p = t->chunk->bytes + t->chunk_used;
-    t->chunk_used += size;
-    return p;
+    t->chunk = k;
+    t->free_bytes = k->bytes + size;
+    t->end_bytes = k->bytes + k->size;
+    return k->bytes;
 }
 
 void *ad__object_new(ad_context *c, void *object)
@@ -153,14 +150,10 @@ void *ad__object_new(ad_context *c, void *object)
     return handle_make(HANDLE_OBJECT, t->generation, (int32_t)t->n_objects++);
 }
 
-void *ad__object(ad_context *c, const void *handle, const char *what)
+void *ad__object_stale(ad_context *c, const void *handle, const char *what)
 {
-    tape *t = c->tape;
     if (!ad__ok(c))
         return NULL;
-    if (handle && handle_kind_of(handle) == HANDLE_OBJECT && t && handle_generation(handle) == t->generation &&
-        handle_index(handle) < t->n_objects)
-        return t->object[handle_index(handle)];
     if (!handle || handle_kind_of(handle) == HANDLE_NIL || ((uintptr_t)handle & 1) == 0) {
         ad__fail(c, AD_ERROR_STALE, NULL, "%s is nil", what);
     } else {
@@ -187,6 +180,8 @@ static node_id record_tensor(ad_context *c, tensor *x, int32_t index)
         id = ad__append(c, OP_input, x->dtype, x->shape, NULL, 0, NULL, 0, (int32_t)t->n_bound);
         t->n_bound++;
     }
+    if (id < 0)
+        return -1;
     x->tape_generation = t->generation;
     x->node = id;
     return id;

@@ -89,13 +89,37 @@ struct tape {
     void **object; /* of ad__object_new */
     int64_t n_objects, cap_objects;
     step_chunk *chunks, *chunk; /* first, current */
-    size_t chunk_used;
+    char *free_bytes, *end_bytes; /* what is left of the current one */
 };
+
+/* Bytes that live until the step or scope ends, aligned to 16; NULL and an error on failure. */
+void *ad__step_chunk(ad_context *c, size_t size);
+static inline void *ad__step_bytes(ad_context *c, size_t size)
+{
+    tape *t = c->tape;
+    size = (size + 16) & ~(size_t)15; /* never none */
+    if (!t || size > (size_t)(t->end_bytes - t->free_bytes))
+        return ad__step_chunk(c, size);
+    t->free_bytes += size;
+    return t->free_bytes - size;
+}
 
 /* Opens a tape over the current one; closes it. Opening clears the sticky error. */
 tape *ad__tape_open(ad_context *c, uint64_t stream, uint64_t run);
 void ad__tape_close(ad_context *c);
 void ad__tape_free(ad_context *c, tape *t);
+
+/* Objects of the rooms above (distributions) with a step's life: registers `object` (from ad__step_bytes) and gives its
+ * handle; ad__object gives it back, or NULL with an error that says `what` was stale. */
+void *ad__object_new(ad_context *c, void *object);
+void *ad__object_stale(ad_context *c, const void *handle, const char *what);
+static inline void *ad__object(ad_context *c, const void *handle, const char *what)
+{
+    const tape *t = c->tape;
+    bool live = t && handle_kind_of(handle) == HANDLE_OBJECT && handle_generation(handle) == t->generation &&
+                handle_index(handle) < t->n_objects && ad__ok(c);
+    return live ? t->object[handle_index(handle)] : ad__object_stale(c, handle, what);
+}
 
 /* How far a tape has been recorded; rewinding forgets what came after, runs included. */
 typedef struct tape_mark {
@@ -107,14 +131,25 @@ static inline tape_mark ad__tape_mark(const tape *t)
 }
 void ad__tape_rewind(ad_context *c, tape *t, const tape_mark *to);
 
+/* What an operand nearly always is, a value of tape t or a persistent tensor that t has recorded: its node; else -1. */
+static inline node_id ad__node_quickly(const ad_context *c, const tape *t, const ad_tensor *handle)
+{
+    int32_t i = handle_index(handle);
+    if (((uintptr_t)handle ^ (uintptr_t)t->tag << 32) >> 32 == 0 && (uintptr_t)handle & 1)
+        return i;
+    if (handle_kind_of(handle) != HANDLE_PERSISTENT || !((uintptr_t)handle & 1) || i >= c->n_tensors)
+        return -1;
+    const tensor *x = &c->tensors[i];
+    bool recorded = x->kind != TENSOR_FREE && x->generation == handle_generation(handle) &&
+                    x->tape_generation == t->generation && x->node < t->n;
+    return recorded ? x->node : -1;
+}
 /* The node of an operand on the open tape (persistent tensors are recorded at first sight); -1 after an error. */
 node_id ad__node_of(ad_context *c, const ad_tensor *handle, const char *operand);
 static inline node_id ad__node(ad_context *c, const ad_tensor *handle, const char *operand)
 {
-    const tape *t = c->tape; /* almost always a value of this tape */
-    if (t && (uintptr_t)handle >> 32 == t->tag && (uintptr_t)handle & 1 && ad__ok(c))
-        return handle_index(handle);
-    return ad__node_of(c, handle, operand);
+    node_id id = c->tape && ad__ok(c) ? ad__node_quickly(c, c->tape, handle) : -1;
+    return id >= 0 ? id : ad__node_of(c, handle, operand);
 }
 static inline ad_tensor *ad__handle(ad_context *c, node_id id)
 {

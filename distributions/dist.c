@@ -41,7 +41,7 @@ static const ad_shape *intern(ad_context *c, const ad_shape *s)
 }
 
 /* The interned shape of a tensor; NULL, with the error, when it is none. */
-static const ad_shape *shape_of(ad_context *c, T x, const char *what)
+static inline const ad_shape *shape_of(ad_context *c, T x, const char *what)
 {
     node_id id = ad__node(c, x, what);
     return id < 0 ? NULL : &ad__shape_of(c, id)->shape;
@@ -51,6 +51,7 @@ static const ad_shape *shape_of(ad_context *c, T x, const char *what)
 static const ad_shape *part(ad_context *c, const ad_shape *s, int from, int to)
 {
     if (from <= 0 && to == s->rank) return s;
+    if (from >= to) return &ad__shape_info(c, 0)->shape; /* the scalar's */
     ad_shape r = { .rank = to - from };
     memcpy(r.dim, s->dim + from, (size_t)r.rank * sizeof *r.dim);
     return intern(c, &r);
@@ -92,7 +93,10 @@ static const ad_shape *broadcast(ad_context *c, const ad_shape *s, const ad_shap
     return ad__broadcast(s, t, &joint) ? intern(c, &joint) : NULL;
 }
 
-static const ad_shape *batch_of(ad_context *c, const dist_object *o) { return without_right(c, o->batch, o->to_event); }
+static const ad_shape *batch_of(ad_context *c, const dist_object *o)
+{
+    return o->to_event ? without_right(c, o->batch, o->to_event) : o->batch;
+}
 static const ad_shape *outer_event_of(ad_context *c, const dist_object *o) { return right(c, o->batch, o->to_event); }
 static const ad_shape *event_of(ad_context *c, const dist_object *o)
 {
@@ -135,61 +139,76 @@ T dist__sum_rightmost(T x, int n)
     return n ? ad_reduce(AD_SUM, x, axes, n, false) : x;
 }
 
+static T expanded(ad_context *c, T x, const ad_shape *to)
+{
+    const ad_shape *s = to ? shape_of(c, x, "a result") : NULL;
+    return !s ? AD_NIL : s == to ? x : ad_expand(x, *to);
+}
 T dist__expanded(T x, const ad_shape *to)
 {
     ad_context *c = ad__current();
-    const ad_shape *s = c && to ? shape_of(c, x, "a result") : NULL;
-    return !s ? AD_NIL : s == to ? x : ad_expand(x, *to);
+    return c ? expanded(c, x, to) : AD_NIL;
 }
 
 /* ---- construction ------------------------------------------------------------------------------------------------ */
 
 /* A number that the user wrote (perhaps broadcast) is known now: check it now, where the line is. */
-static bool number_fits(ad_context *c, const dist_class *of, int i, T parameter)
+static bool number_fits(ad_context *c, const dist_class *of, int i, node_id id)
 {
-    node_id id = ad__node(c, parameter, of->parameter[i].name);
     const tape *t = c->tape;
     double x;
-    if (id < 0) return false;
     while (t->node[id].op == OP_expand) id = ad__inputs(t, id)[0];
     if (t->node[id].op == OP_scalar) x = t->scalar[t->node[id].bind];
     else if (t->node[id].op == OP_constant) memcpy(&x, ad__attrs(t, id), sizeof x);
     else return true;
     const dist_constraint *set = &of->parameter[i].constraint;
-    if (dist_constraint_holds(set, x)) return true;
+    if (set->kind == DIST_REAL ? x == x : dist_constraint_holds(set, x)) return true;
     char text[80];
     ad__fail(c, AD_ERROR_SUPPORT, NULL, "%s: %s must be %s, found %g", of->name, of->parameter[i].name,
              dist_constraint_describe(set, text, sizeof text), x);
     return false;
 }
 
+/* Adds parameter i, whose `own` rightmost dimensions belong to one member, to o's shapes; false after an error. */
+static bool add_parameter(ad_context *c, dist_object *o, int i, T x, int own)
+{
+    const dist_parameter *info = &o->of->parameter[i];
+    node_id id = ad__node(c, x, info->name);
+    if (id < 0 || !number_fits(c, o->of, i, id)) return false;
+    const ad_shape *s = &ad__shape_of(c, id)->shape, *front = own ? without_right(c, s, own) : s;
+    if (!front) return false;
+    if (s->rank < own) {
+        ad__fail(c, AD_ERROR_SHAPE, NULL, "%s: %s has shape %s, but one member needs %d dimension%s", o->of->name,
+                 info->name, ad__shape_text(c, s), own, own == 1 ? "" : "s");
+        return false;
+    }
+    const ad_shape *joint = i == 0 ? front : broadcast(c, o->batch, front);
+    if (!joint) {
+        ad__fail(c, AD_ERROR_SHAPE, "sizes must agree from the right, or be 1",
+                 "%s: %s has batch shape %s, which does not broadcast with %s of the parameters before it",
+                 o->of->name, info->name, ad__shape_text(c, front), ad__shape_text(c, o->batch));
+        return false;
+    }
+    o->batch = joint;
+    o->parameter[i] = x;
+    if (i == 0) o->event = right(c, s, info->event_dim == DIST_OWN_EVENT ? own : o->of->event_dim);
+    return o->event != NULL;
+}
+
 distribution *dist_new(const dist_class *of, T const *parameter, int event_dim)
 {
     ad_context *c = ad__current();
-    if (!c || !ad__ok(c)) return NIL;
-    dist_object o = { .of = of };
+    dist_object *o = c && ad__ok(c) ? ad__step_bytes(c, sizeof *o) : NULL;
+    if (!o) return NIL;
+    o->of = of;
+    o->to_event = o->mask_event = 0;
+    o->mask = NULL;
+    o->score = false;
     for (int i = 0; i < of->n_parameters; i++) {
-        const dist_parameter *info = &of->parameter[i];
-        int own = info->event_dim == DIST_OWN_EVENT ? event_dim : info->event_dim;
-        const ad_shape *s = shape_of(c, parameter[i], info->name), *front = s ? without_right(c, s, own) : NULL;
-        if (!front || !number_fits(c, of, i, parameter[i])) return NIL;
-        if (s->rank < own) {
-            ad__fail(c, AD_ERROR_SHAPE, NULL, "%s: %s has shape %s, but one member needs %d dimension%s", of->name,
-                     info->name, ad__shape_text(c, s), own, own == 1 ? "" : "s");
-            return NIL;
-        }
-        if (i == 0) o.event = right(c, s, info->event_dim == DIST_OWN_EVENT ? event_dim : of->event_dim);
-        const ad_shape *joint = i == 0 ? front : broadcast(c, o.batch, front);
-        if (!joint) {
-            ad__fail(c, AD_ERROR_SHAPE, "sizes must agree from the right, or be 1",
-                     "%s: %s has batch shape %s, which does not broadcast with %s of the parameters before it",
-                     of->name, info->name, ad__shape_text(c, front), ad__shape_text(c, o.batch));
-            return NIL;
-        }
-        o.batch = joint;
-        o.parameter[i] = parameter[i];
+        int own = of->parameter[i].event_dim == DIST_OWN_EVENT ? event_dim : of->parameter[i].event_dim;
+        if (!add_parameter(c, o, i, parameter[i], own)) return NIL;
     }
-    return o.event ? keep(c, &o) : NIL;
+    return ad__object_new(c, o);
 }
 
 distribution *dist_expand(distribution *d, ad_shape batch)
@@ -279,7 +298,7 @@ T dist_sample(distribution *d, int draw)
     const dist_object *o = open_object(&c, d);
     const ad_shape *shape = o ? join(c, o->batch, o->event) : NULL;
     if (!shape) return AD_NIL;
-    T x = dist__expanded(o->of->sample(o, shape, draw), shape);
+    T x = expanded(c, o->of->sample(o, shape, draw), shape);
     return o->of->has_rsample && o->score ? ad_stop_gradient(x) : x;
 }
 
@@ -292,6 +311,7 @@ static dist_constraint support(const dist_object *o)
  * with an error, unless value ends with the event shape and broadcasts with the batch shape. */
 static const ad_shape *value_fits(ad_context *c, const dist_object *o, const ad_shape *value)
 {
+    if (value == o->batch && !o->event->rank) return value; /* as mostly, whatever to_event counts as event */
     const ad_shape *event = event_of(c, o), *batch = batch_of(c, o);
     if (!event || !batch) return NULL;
     if (right(c, value, event->rank) == event && broadcast(c, without_right(c, value, event->rank), batch))
@@ -314,7 +334,7 @@ T dist_log_prob(distribution *d, T value)
         outside = dist__sum_rightmost(outside, o->event->rank - dist_constraint_event_dim(set.kind));
         lp = (ad_where)(outside, k(-INFINITY), lp);
     }
-    lp = dist__expanded(lp, shape);
+    lp = expanded(c, lp, shape);
     if (!o->mask) return dist__sum_rightmost(lp, o->to_event);
     lp = dist__sum_rightmost(lp, o->mask_event);
     return dist__sum_rightmost((ad_where)(o->mask, lp, k(0)), o->to_event - o->mask_event);

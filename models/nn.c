@@ -34,8 +34,8 @@ static ad_tensor *linear(const char *name, ad_tensor *x, int64_t out, bool bias)
     double bound = in > 0 ? 1 / sqrt((double)in) : 0;
     ppl_param_args w = { .name = weight_name, .shape = AD_SHAPE(out, in), .init = ppl_uniform(-bound, bound), .at_ = at };
     ppl_param_args b = { .name = bias_name, .shape = AD_SHAPE(out), .init = ppl_uniform(-bound, bound), .at_ = at };
-    ad_tensor *weight = ppl_param_site(w);
-    return ad_linear(x, weight, bias ? ppl_param_site(b) : NULL);
+    ad_tensor *weight = ppl_param_site(&w);
+    return ad_linear(x, weight, bias ? ppl_param_site(&b) : NULL);
 }
 
 ad_tensor *(nn_linear)(const char *name, ad_tensor *x, int64_t out) { return linear(name, x, out, true); }

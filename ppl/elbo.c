@@ -47,7 +47,8 @@ static int64_t from_right(const ad_shape *batch, const ad_shape *event, int i)
 
 static bool shapes_agree(ad_context *c, const site *guide, const site *model)
 {
-    const dist_object *g = dist_object_of(guide->m.fn), *m = dist_object_of(model->m.fn);
+    const dist_object *g = ad__object(c, guide->m.fn, "the distribution");
+    const dist_object *m = ad__object(c, model->m.fn, "the distribution");
     if (g && m && g->batch == m->batch && g->event == m->event && g->to_event == m->to_event)
         return true; /* shapes are interned */
     ad_shape gb = dist_batch_shape(guide->m.fn), ge = dist_event_shape(guide->m.fn);
@@ -75,10 +76,11 @@ static bool shapes_agree(ad_context *c, const site *guide, const site *model)
     return true;
 }
 
-static bool check_match(ad_context *c, const trace *guide, const trace *model)
+/* Makes partners of the latent sites that both have; false, with an error, where the two do not fit. */
+static bool match(ad_context *c, const trace *guide, const trace *model)
 {
     for (int i = 0; i < guide->n; i++) {
-        const site *g = guide->site[i], *m = ppl__trace_find(model, g->m.id);
+        site *g = guide->site[i], *m = g->m.type == PPL_PARAM ? NULL : ppl__trace_find(model, g->m.id);
         if (g->m.type == PPL_SUBSAMPLE && !m) {
             ppl__at(c, g->m.at);
             ad__fail(c, AD_ERROR_SITE, NULL, "Found plate statements in guide but not model: \"%s\"", g->m.name);
@@ -98,12 +100,16 @@ static bool check_match(ad_context *c, const trace *guide, const trace *model)
             ad__fail(c, AD_ERROR_SITE, NULL, "Found auxiliary vars in the model: \"%s\"", g->m.name);
             return false;
         }
-        if (shared && !shapes_agree(c, g, m))
+        if (!shared)
+            continue;
+        if (!shapes_agree(c, g, m))
             return false;
+        g->partner = m;
+        m->partner = g;
     }
     for (int i = 0; i < model->n; i++) {
         const site *m = model->site[i];
-        if (!ppl__latent(m) || m->m.infer.from_prior || ppl__trace_find(guide, m->m.id))
+        if (!ppl__latent(m) || m->m.infer.from_prior || m->partner)
             continue;
         ppl__at(c, m->m.at);
         ad__fail(c, AD_ERROR_SITE, "sample it in the guide, or mark it .infer = { .from_prior = true }",
@@ -135,11 +141,11 @@ static ad_tensor *scaled(const site *s, ad_tensor *x)
 }
 
 /* The costs of a particle, grouped by plates: at every model site log p, less log q where the guide drew it. */
-static int gather_costs(const trace *guide, const trace *model, cost *costs)
+static int gather_costs(const trace *model, cost *costs)
 {
     int n = 0;
     for (int i = 0; i < model->n; i++) {
-        site *m = model->site[i], *g = ppl__latent(m) ? ppl__trace_find(guide, m->m.id) : NULL;
+        site *m = model->site[i], *g = m->partner;
         if (!ppl__scored(m))
             continue;
         const char *plate[AD_MAX_RANK];
@@ -181,9 +187,10 @@ static ad_tensor *sum_to_plates(const cost *from, const char *const *to)
     return ad_reshape(x, s);
 }
 
-static bool pathwise(const site *s)
+static bool pathwise(ad_context *c, const site *s)
 {
-    return dist_has_rsample(s->m.fn);
+    const dist_object *o = ad__object(c, s->m.fn, "the distribution");
+    return o && o->of->has_rsample && !o->score;
 }
 
 static void score_terms(ad_context *c, terms *t, const trace *guide, const trace *model, double weight)
@@ -191,10 +198,10 @@ static void score_terms(ad_context *c, terms *t, const trace *guide, const trace
     cost *costs = ad__step_bytes(c, (size_t)(model->n + 1) * sizeof *costs);
     if (!costs)
         return;
-    int n = gather_costs(guide, model, costs);
+    int n = gather_costs(model, costs);
     for (int i = 0; i < guide->n && ad__ok(c); i++) {
         site *g = guide->site[i];
-        if (!ppl__latent(g) || pathwise(g))
+        if (!ppl__latent(g) || pathwise(c, g))
             continue;
         const char *plate[AD_MAX_RANK];
         plates_of(g, plate);
@@ -228,7 +235,7 @@ static void particle_terms(ad_context *c, const svi *s, const trace *guide, cons
 {
     bool mean_field = s->elbo.kind == ELBO_MEAN_FIELD;
     for (int i = 0; i < model->n && ad__ok(c); i++) {
-        site *m = model->site[i], *g = ppl__latent(m) ? ppl__trace_find(guide, m->m.id) : NULL;
+        site *m = model->site[i], *g = m->partner;
         if (!ppl__scored(m) || (mean_field && g && kl_term(c, loss, g, m, weight)))
             continue;
         ad_tensor *lp = ppl__score(c, m);
@@ -238,12 +245,12 @@ static void particle_terms(ad_context *c, const svi *s, const trace *guide, cons
     }
     for (int i = 0; i < guide->n && ad__ok(c); i++) {
         site *g = guide->site[i];
-        const site *m = ppl__scored(g) ? ppl__trace_find(model, g->m.id) : NULL;
-        if (!ppl__scored(g) || (mean_field && m && ppl__latent(m) && dist_has_kl(g->m.fn, m->m.fn)))
+        const site *m = g->partner;
+        if (!ppl__scored(g) || (mean_field && m && dist_has_kl(g->m.fn, m->m.fn)))
             continue;
         ad_tensor *lq = ppl__score(c, g);
         add_term(c, loss, lq, weight * g->m.scale);
-        if (surrogate && (!ppl__latent(g) || pathwise(g)))
+        if (surrogate && (!ppl__latent(g) || pathwise(c, g)))
             add_term(c, surrogate, lq, weight * g->m.scale);
     }
     if (surrogate)
@@ -255,7 +262,7 @@ static bool needs_score(ad_context *c, const svi *s, const trace *guide)
 {
     for (int i = 0; i < guide->n; i++) {
         const site *g = guide->site[i];
-        if (!ppl__latent(g) || pathwise(g))
+        if (!ppl__latent(g) || pathwise(c, g))
             continue;
         if (s->elbo.kind == ELBO_TRACE)
             return true;
@@ -304,7 +311,7 @@ bool ppl__estimate(ad_context *c, svi *s, estimate *e)
         e->guide[i] = ppl__run(c, s->call, s->guide, "guide", NULL, plate);
         e->model[i] = e->guide[i] ? ppl__run(c, s->call, s->model, "model", e->guide[i], plate) : NULL;
         st->particle = 0;
-        if (!e->model[i] || !check_match(c, e->guide[i], e->model[i]))
+        if (!e->model[i] || !match(c, e->guide[i], e->model[i]))
             return false;
         score |= needs_score(c, s, e->guide[i]);
     }

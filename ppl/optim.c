@@ -42,13 +42,19 @@ void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots
                             .clip_negative = ad__bind_scalar(c, -o->clip_value),
                             .clip_norm = ad__bind_scalar(c, o->clip_tensor_norm),
                             .clip_global = ad__bind_scalar(c, o->clip_global_norm) };
-    int64_t known = -1; /* t for which the powers were computed last: mostly all parameters share it */
     double bias1 = 0, bias2 = 0, decayed = 1;
     for (int i = 0; i < n; i++) {
         const optim_rule *rule = v[i].moment->rule < 0 ? NULL : &s->rules[v[i].moment->rule];
+        const moment *before = i ? v[i - 1].moment : NULL;
         int64_t t = v[i].moment->commits + 1;
-        if (t != known) {
-            known = t;
+        v[i].frozen = rule && rule->frozen;
+        if (before && before->commits + 1 == t && before->rule == v[i].moment->rule) { /* as mostly: the same numbers */
+            v[i].step = v[i - 1].step;
+            v[i].correction = v[i - 1].correction;
+            v[i].decay = v[i - 1].decay;
+            continue;
+        }
+        if (!before || before->commits + 1 != t) {
             bias1 = 1 - pow(o->beta1, (double)t);
             bias2 = sqrt(1 - pow(o->beta2, (double)t));
             decayed = o->lrd == 1 ? 1 : pow(o->lrd, (double)t);
@@ -74,7 +80,6 @@ void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots
         v[i].step = ad__bind_scalar(c, -step);
         v[i].correction = ad__bind_scalar(c, correction);
         v[i].decay = ad__bind_scalar(c, decay);
-        v[i].frozen = rule && rule->frozen;
     }
 }
 

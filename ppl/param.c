@@ -231,7 +231,8 @@ void ppl__param_value(ad_context *c, ppl_state *st, ppl_message *m)
     if (!p || !agrees(c, p, m))
         return;
     if (p->tape_generation != c->tape->generation) {
-        p->value = dist_constrain(&p->constraint, DIST_TRANSFORM_TO, p->leaf);
+        node_id leaf = ad__node(c, p->leaf, "a parameter"); /* as a value of this tape operations find it quickest */
+        p->value = dist_constrain(&p->constraint, DIST_TRANSFORM_TO, ad__handle(c, leaf));
         p->tape_generation = c->tape->generation;
     }
     m->unconstrained = p->leaf;

@@ -74,7 +74,7 @@ typedef struct ppl_param_args {
 
 /* The parameter of that name, made at its first visit: ppl_param("scale", AD_SHAPE(3), .init = ppl_constant(0.1),
  * .constraint = ...). Another shape or constraint at a later visit is an error. */
-AD_API ad_tensor *ppl_param_site(ppl_param_args a);
+AD_API ad_tensor *ppl_param_site(const ppl_param_args *a);
 
 /* Reading and writing by full name, as the model sees the values (constrained); n counts elements. False, and an error,
  * when there is no such parameter or n is not its size. Outside a step. In C the pointer's type chooses: double, float.
@@ -161,7 +161,7 @@ AD_API bool ppl_ok(void);
         ppl_deterministic_site(PPL_HERE, (name), AD_OPERAND(ad_x_));                                                   \
     })
 
-#define ppl_param(...) ppl_param_site((ppl_param_args){ __VA_ARGS__, .at_ = PPL_HERE })
+#define ppl_param(...) ppl_param_site(&(ppl_param_args){ __VA_ARGS__, .at_ = PPL_HERE })
 #define ppl_constant(x) ((ppl_init){ .kind = PPL_INIT_CONSTANT, .a = (x) })
 #define ppl_randn(sd) ((ppl_init){ .kind = PPL_INIT_NORMAL, .b = (sd) })
 #define ppl_uniform(low, high) ((ppl_init){ .kind = PPL_INIT_UNIFORM, .a = (low), .b = (high) })

@@ -15,12 +15,10 @@ static void state_free(ad_context *c, void *client)
         ad__allocate(c, arrays[i], 0);
 }
 
-ppl_state *ppl__state(ad_context *c)
+ppl_state *ppl__state_new(ad_context *c)
 {
     if (!c)
         return NULL;
-    if (c->client)
-        return c->client;
     ppl_state *st = ad__allocate(c, NULL, sizeof *st);
     if (!st)
         return NULL;
@@ -30,7 +28,7 @@ ppl_state *ppl__state(ad_context *c)
     return st;
 }
 
-name_slot *ppl__name_slot(ad_context *c, ppl_state *st, int32_t name)
+name_slot *ppl__name_slot_new(ad_context *c, ppl_state *st, int32_t name)
 {
     if (name < 0)
         return NULL;
@@ -42,14 +40,6 @@ name_slot *ppl__name_slot(ad_context *c, ppl_state *st, int32_t name)
         st->n_names = need;
     }
     return &st->names[name];
-}
-
-void ppl__at(ad_context *c, ppl_source at)
-{
-    if (!at.file)
-        return;
-    c->file = at.file;
-    c->line = at.line;
 }
 
 void ppl_seed(uint64_t seed)
@@ -185,6 +175,16 @@ static ad_context *ready(ppl_source at)
     return NULL;
 }
 
+/* Clears all but the frames, of which there are none: that is most of a message. */
+static inline void begin_message(ppl_message *m, ppl_message_type type, int32_t id, ppl_source at)
+{
+    memset(m, 0, offsetof(ppl_message, frame));
+    m->type = type;
+    m->id = id;
+    m->scale = 1;
+    m->at = at;
+}
+
 static ad_tensor *send_named(ad_context *c, ppl_message *m)
 {
     if (m->id < 0)
@@ -208,16 +208,14 @@ static int32_t with_suffix(ad_context *c, const char *name, const char *suffix)
 
 static ad_tensor *sample(ad_context *c, const ppl_sample_args *a, int32_t id, ad_tensor *obs, ad_tensor *mask)
 {
-    ppl_message m = { .type = PPL_SAMPLE,
-                      .id = id,
-                      .is_observed = obs != NULL,
-                      .infer = a->infer,
-                      .fn = a->fn,
-                      .value = obs,
-                      .scale = 1,
-                      .mask = mask,
-                      .event_dim = -1,
-                      .at = a->at_ };
+    ppl_message m;
+    begin_message(&m, PPL_SAMPLE, id, a->at_);
+    m.is_observed = obs != NULL;
+    m.infer = a->infer;
+    m.fn = a->fn;
+    m.value = obs;
+    m.mask = mask;
+    m.event_dim = -1;
     return send_named(c, &m);
 }
 
@@ -290,18 +288,16 @@ ad_tensor *ppl_deterministic_site(ppl_source at, const char *name, ad_tensor *va
     return sample(c, &a, ad__name(c, name), value, NULL);
 }
 
-ad_tensor *ppl_param_site(ppl_param_args a)
+ad_tensor *ppl_param_site(const ppl_param_args *a)
 {
-    ad_context *c = ready(a.at_);
+    ad_context *c = ready(a->at_);
     ppl_state *st = ppl__state(c);
     if (!c || !st)
         return AD_NIL;
-    ppl_message m = { .type = PPL_PARAM,
-                      .id = ppl__prefixed(c, st, a.name),
-                      .scale = 1,
-                      .param = &a,
-                      .event_dim = a.event_dim_set || a.event_dim ? a.event_dim : -1,
-                      .at = a.at_ };
+    ppl_message m;
+    begin_message(&m, PPL_PARAM, ppl__prefixed(c, st, a->name), a->at_);
+    m.param = a;
+    m.event_dim = a->event_dim_set || a->event_dim ? a->event_dim : -1;
     return send_named(c, &m);
 }
 
@@ -314,11 +310,9 @@ ad_tensor *ppl_subsample_site(ppl_source at, ad_tensor *data, int event_dim)
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "ppl_subsample: event_dim is %d, and must not be negative", event_dim);
         return AD_NIL;
     }
-    ppl_message m = { .type = PPL_SELECT,
-                      .id = ad__name(c, "ppl_subsample"),
-                      .value = data,
-                      .scale = 1,
-                      .event_dim = event_dim,
-                      .at = at };
+    ppl_message m;
+    begin_message(&m, PPL_SELECT, ad__name(c, "ppl_subsample"), at);
+    m.value = data;
+    m.event_dim = event_dim;
     return send_named(c, &m);
 }

@@ -77,9 +77,17 @@ typedef struct ppl_state {
 } ppl_state;
 
 /* The state of c; NULL without memory for it. */
-ppl_state *ppl__state(ad_context *c);
+ppl_state *ppl__state_new(ad_context *c);
+static inline ppl_state *ppl__state(ad_context *c)
+{
+    return c && c->client ? c->client : ppl__state_new(c);
+}
 /* The slot of a name; NULL after an error. */
-name_slot *ppl__name_slot(ad_context *c, ppl_state *st, int32_t name);
+name_slot *ppl__name_slot_new(ad_context *c, ppl_state *st, int32_t name);
+static inline name_slot *ppl__name_slot(ad_context *c, ppl_state *st, int32_t name)
+{
+    return name >= 0 && name < st->n_names ? &st->names[name] : ppl__name_slot_new(c, st, name);
+}
 /* The name of a parameter with the prefix of the open modules, interned; -1 after an error. */
 int32_t ppl__prefixed(ad_context *c, ppl_state *st, const char *name);
 /* Removes the handlers above depth, innermost first. */
@@ -113,13 +121,16 @@ void ppl__call(ppl_call *call, ppl_function f);
 /* One recorded message, and what scoring made of it. */
 typedef struct site {
     ppl_message m;
-    ad_tensor *log_prob; /* masked, not scaled; NULL: not scored yet */
-    ad_tensor *unmasked; /* the same before the mask */
+    ad_tensor *log_prob;     /* masked, not scaled; NULL: not scored yet */
+    ad_tensor *unmasked;     /* the same before the mask */
+    struct site *partner;    /* of a latent site, once guide and model are matched: the other one's, or NULL */
+    struct site *next_param; /* of a parameter: the trace's next one */
 } site;
 
 typedef struct trace {
     site **site;
     int n, cap;
+    site *first_param, *last_param;
     int32_t *slot; /* open addressing by the name's id: ordinal of the site, -1 empty */
     int n_slots;
 } trace;
@@ -146,7 +157,13 @@ static inline bool ppl__latent(const site *s)
 {
     return ppl__scored(s) && !s->m.is_observed;
 }
-void ppl__at(ad_context *c, ppl_source at);
+static inline void ppl__at(ad_context *c, ppl_source at)
+{
+    if (!at.file)
+        return;
+    c->file = at.file;
+    c->line = at.line;
+}
 
 /* Replay by an internal trace. */
 ppl_handler ppl__replay(const trace *t);

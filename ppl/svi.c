@@ -120,19 +120,21 @@ int64_t svi_steps(svi *s)
 
 /* ---- the parameters of a step ------------------------------------------------------------------------------------ */
 
-/* The moments of a parameter, made at its first step. NULL after an error. */
-static moment *moment_of(ad_context *c, svi *s, const ppl_state *st, int64_t index)
+/* Room for the moments of every parameter; false after an error. */
+static bool room_for_moments(ad_context *c, svi *s, const ppl_state *st)
 {
-    if (index >= s->n_moments) {
-        if (!ad__reserve(c, &s->moments, &s->cap_moments, st->n_params, sizeof *s->moments))
-            return NULL;
-        memset(s->moments + s->n_moments, 0, (size_t)(st->n_params - s->n_moments) * sizeof *s->moments);
-        s->n_moments = st->n_params;
-    }
-    moment *m = &s->moments[index];
-    const param *p = &st->params[index];
-    if (m->life == p->life)
-        return m;
+    if (s->n_moments >= st->n_params)
+        return true;
+    if (!ad__reserve(c, &s->moments, &s->cap_moments, st->n_params, sizeof *s->moments))
+        return false;
+    memset(s->moments + s->n_moments, 0, (size_t)(st->n_params - s->n_moments) * sizeof *s->moments);
+    s->n_moments = st->n_params;
+    return true;
+}
+
+/* Begins the moments of a parameter, which has none or is another than before; false after an error. */
+static bool begin_moment(ad_context *c, const svi *s, moment *m, const param *p)
+{
     drop(m);
     m->rule = -1;
     for (int64_t i = 0; i < s->n_rules && m->rule < 0; i++)
@@ -142,11 +144,11 @@ static moment *moment_of(ad_context *c, svi *s, const ppl_state *st, int64_t ind
         m->state[i] = ad_state(ad__shape_info(c, p->shape)->shape);
         if (ad_is_nil(m->state[i])) {
             m->state[i] = NULL;
-            return NULL;
+            return false;
         }
     }
     m->life = p->life;
-    return m;
+    return true;
 }
 
 /* Finds the parameters in the traces, each once, in order of visit; false after an error. */
@@ -155,28 +157,24 @@ static bool collect(ad_context *c, step *p)
     ppl_state *st = ppl__state(c);
     const estimate *e = &p->estimate;
     p->visited = ad__step_bytes(c, (size_t)(st->n_params + 1) * sizeof *p->visited);
-    if (!p->visited)
+    if (!p->visited || !room_for_moments(c, p->svi, st))
         return false;
     for (int i = 0; i < 2 * e->particles; i++) {
         const trace *t = i % 2 ? e->model[i / 2] : e->guide[i / 2];
-        for (int k = 0; k < t->n; k++) {
-            const ppl_message *m = &t->site[k]->m;
-            if (m->type != PPL_PARAM || !m->unconstrained)
+        for (const site *s = t->first_param; s; s = s->next_param) {
+            if (!s->m.unconstrained)
                 continue;
-            int64_t index = st->names[m->id].param - 1;
+            int64_t index = st->names[s->m.id].param - 1;
             param *q = &st->params[index];
             if (q->collected == c->tape->generation)
                 continue;
             q->collected = c->tape->generation;
-            visited *v = &p->visited[p->n++];
-            *v = (visited){ .param = q, .leaf = ad__node(c, q->leaf, "a parameter") };
+            moment *m = &p->svi->moments[index];
+            if (m->life != q->life && !begin_moment(c, p->svi, m, q))
+                return false;
+            p->visited[p->n++] = (visited){ .param = q, .moment = m, .leaf = ad__node(c, q->leaf, "a parameter") };
         }
     }
-    for (int i = 0; i < p->n; i++) /* moments may move while they are made */
-        if (!moment_of(c, p->svi, st, p->visited[i].param - st->params))
-            return false;
-    for (int i = 0; i < p->n; i++)
-        p->visited[i].moment = &p->svi->moments[p->visited[i].param - st->params];
     return ad__ok(c);
 }
 
@@ -311,9 +309,9 @@ bool ppl__step_record(ad_context *c, svi *s, bool train, step *p)
         return false;
     p->numbers = c->tape->n_scalars;
     ppl__optim_bind(c, s, p->visited, p->n, &p->slots);
-    uint64_t h = (uint64_t)p->n; /* which leaves are moved; the leaves themselves are on the tape */
+    uint64_t h = (uint64_t)p->n; /* which leaves are moved, by which numbers; the leaves themselves are on the tape */
     for (int i = 0; i < p->n; i++)
-        h = ad__mix(h ^ (uint64_t)p->visited[i].leaf) + 0x9e3779b97f4a7c15u;
+        h = ad__mix(h ^ ((uint64_t)p->visited[i].leaf << 32 | (uint32_t)p->visited[i].step)) + 0x9e3779b97f4a7c15u;
     p->attrs[0] = (int64_t)s->id;
     p->attrs[1] = ad__node(c, p->estimate.surrogate, "the surrogate loss");
     p->attrs[2] = (int64_t)h;

@@ -76,7 +76,7 @@ bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m)
     if (*slot >= 0) {
         site *before = t->site[*slot];
         if (before->m.type == m->type && m->type == PPL_PARAM) {
-            *before = (site){ .m = *m };
+            before->m = *m;
             before->m.param = NULL;
             return true;
         }
@@ -96,6 +96,11 @@ bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m)
     memcpy(&s->m, m, used);
     s->m.param = NULL;
     s->log_prob = s->unmasked = NULL;
+    s->partner = s->next_param = NULL;
+    if (m->type == PPL_PARAM) {
+        *(t->last_param ? &t->last_param->next_param : &t->first_param) = s;
+        t->last_param = s;
+    }
     *slot = t->n;
     t->site[t->n++] = s;
     return true;
