@@ -93,79 +93,69 @@ node_id ad__elementwise(ad_context *c, int op, const node_id *inputs)
     return ad__append(c, op, AD_REAL, shape, in, arity, NULL, 0, -1);
 }
 
-static __attribute__((noinline)) ad_tensor *record_slowly(ad_context *c, int op, int arity, ad_tensor *const *operands)
+typedef ad_tensor *T;
+
+static __attribute__((noinline)) T record_slowly(ad_context *c, int op, int arity, T a, T b, T d, T e)
 {
     static const char *const ordinal[] = { "first operand", "second operand", "third operand", "fourth operand" };
+    const T operand[] = { a, b, d, e };
     if (!c || !ad__ok(c))
         return AD_NIL;
     node_id in[4] = { -1, -1, -1, -1 };
     for (int i = 0; i < arity; i++) {
-        in[i] = ad__node(c, operands[i], ordinal[i]);
+        in[i] = ad__node(c, operand[i], ordinal[i]);
         if (in[i] < 0)
             return AD_NIL;
     }
     return ad__handle(c, ad__elementwise(c, op, in));
 }
 
+static inline bool has_other_shape(const node *n, int32_t shape)
+{
+    return n->shape && n->shape != shape;
+}
+
 /* What nearly every call is: reals of this tape, of one shape or scalars, and room for the node. Some thirty instructions
- * for what record_slowly does in two hundred; it does the rest. */
-static inline __attribute__((always_inline)) ad_tensor *record(int op, int arity, ad_tensor *const *operands)
+ * for what record_slowly does in two hundred; it does the rest. Operands beyond the arity repeat the first one; all are
+ * kept apart, in registers. */
+static inline __attribute__((always_inline)) T record(int op, int arity, T a, T b, T d, T e)
 {
     ad_context *c = ad__current();
     tape *t = c ? c->tape : NULL;
-    if (!t || !ad__ok(c) || op == OP_logit_clamped || t->n >= t->cap_where || t->n >= c->max_nodes ||
-        t->n_inputs + arity > t->cap_inputs)
-        return record_slowly(c, op, arity, operands);
+    if (!t || !ad__ok(c) || op == OP_logit_clamped || !ad__room(c, t, arity, 0))
+        return record_slowly(c, op, arity, a, b, d, e);
 
     const uintptr_t own = (uintptr_t)handle_make(HANDLE_STEP, t->generation, 0), index = 0xfffffffe;
-    uintptr_t foreign = 0;
-    int32_t in[4], shape = 0, other = 0; /* the scalar's is 0 */
-    for (int i = 0; i < arity; i++) {
-        in[i] = handle_index(operands[i]);
-        foreign |= ((uintptr_t)operands[i] ^ own) & ~index;
-    }
-    if (foreign)
-        return record_slowly(c, op, arity, operands);
-    for (int i = 0; i < arity; i++) {
-        other |= t->node[in[i]].dtype != AD_REAL;
-        shape |= t->node[in[i]].shape; /* what they all have, or nobody */
-    }
-    for (int i = 0; i < arity && arity > 1; i++)
-        other |= t->node[in[i]].shape && t->node[in[i]].shape != shape;
-    if (other)
-        return record_slowly(c, op, arity, operands);
+    if ((((uintptr_t)a ^ own) | ((uintptr_t)b ^ own) | ((uintptr_t)d ^ own) | ((uintptr_t)e ^ own)) & ~index)
+        return record_slowly(c, op, arity, a, b, d, e);
+    const node *na = &t->node[handle_index(a)], *nb = &t->node[handle_index(b)], *nd = &t->node[handle_index(d)],
+               *ne = &t->node[handle_index(e)];
+    int32_t shape = na->shape | nb->shape | nd->shape | ne->shape; /* what they all have (0: the scalar's), or nobody */
+    if ((na->dtype | nb->dtype | nd->dtype | ne->dtype) != AD_REAL || has_other_shape(na, shape) ||
+        has_other_shape(nb, shape) || has_other_shape(nd, shape) || has_other_shape(ne, shape))
+        return record_slowly(c, op, arity, a, b, d, e);
 
-    int32_t id = (int32_t)t->n, first = (int32_t)t->n_inputs;
-    for (int i = 0; i < arity; i++)
-        t->input[first + i] = in[i];
-    t->node[id] = (node){ (uint16_t)op, AD_REAL, 0, shape, first, arity, (int32_t)t->n_attrs, -1, t->site, 0 };
-    t->where[id] = (source_line){ c->file, c->line };
-    t->n_inputs = first + arity;
-    t->n = id + 1;
-    return handle_make(HANDLE_STEP, t->generation, id);
+    int32_t *in = t->input + t->n_inputs;
+    in[0] = handle_index(a);
+    if (arity > 1)
+        in[1] = handle_index(b);
+    if (arity > 2)
+        in[2] = handle_index(d);
+    if (arity > 3)
+        in[3] = handle_index(e);
+    return handle_make(HANDLE_STEP, t->generation, ad__push(c, t, op, AD_REAL, shape, arity, 0, -1));
 }
+_Static_assert(AD_REAL == 0, "of dtypes the sum is taken");
 
 /* The public functions; parenthesised names, since in C the same names are masks. */
 #define AD_OP1(name, ...)                                                                                              \
-    ad_tensor *(ad_##name)(ad_tensor * x)                                                                              \
-    {                                                                                                                  \
-        return record(OP_##name, 1, (ad_tensor *const[]){ x });                                                        \
-    }
+    T(ad_##name)(T x) { return record(OP_##name, 1, x, x, x, x); }
 #define AD_OP2(name, ...)                                                                                              \
-    ad_tensor *(ad_##name)(ad_tensor * a, ad_tensor * b)                                                               \
-    {                                                                                                                  \
-        return record(OP_##name, 2, (ad_tensor *const[]){ a, b });                                                     \
-    }
+    T(ad_##name)(T a, T b) { return record(OP_##name, 2, a, b, a, a); }
 #define AD_OP3(name, ...)                                                                                              \
-    ad_tensor *(ad_##name)(ad_tensor * a, ad_tensor * b, ad_tensor * d)                                                \
-    {                                                                                                                  \
-        return record(OP_##name, 3, (ad_tensor *const[]){ a, b, d });                                                  \
-    }
+    T(ad_##name)(T a, T b, T d) { return record(OP_##name, 3, a, b, d, a); }
 #define AD_OP4(name, ...)                                                                                              \
-    ad_tensor *(ad_##name)(ad_tensor * a, ad_tensor * b, ad_tensor * d, ad_tensor * e)                                 \
-    {                                                                                                                  \
-        return record(OP_##name, 4, (ad_tensor *const[]){ a, b, d, e });                                               \
-    }
+    T(ad_##name)(T a, T b, T d, T e) { return record(OP_##name, 4, a, b, d, e); }
 #include "autodiff/ops.def"
 
 /* ---- sources ----------------------------------------------------------------------------------------------------- */
@@ -219,6 +209,11 @@ ad_tensor *ad_number(double value)
     ad_context *c = ad__open_context();
     if (!c)
         return AD_NIL;
+    tape *t = c->tape;
+    if (!t->expanding && t->n_scalars < t->cap_scalars && ad__room(c, t, 0, 0)) {
+        t->scalar[t->n_scalars] = value;
+        return ad__handle(c, ad__push(c, t, OP_scalar, AD_REAL, 0, 0, 0, (int32_t)t->n_scalars++));
+    }
     return ad__handle(c,
                       c->tape->expanding ? ad__constant(c, value) : ad__scalar_of_slot(c, ad__bind_scalar(c, value)));
 }

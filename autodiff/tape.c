@@ -171,7 +171,11 @@ static node_id record_tensor(ad_context *c, tensor *x, int32_t index)
     if (x->tape_generation == t->generation && x->node < t->n)
         return x->node;
     node_id id;
-    if (x->kind == TENSOR_STATE) {
+    if (x->kind == TENSOR_STATE && ad__room(c, t, 0, 2)) {
+        t->attr[t->n_attrs] = x->serial;
+        t->attr[t->n_attrs + 1] = index;
+        id = ad__push(c, t, OP_state, x->dtype, x->shape, 0, 2, -1);
+    } else if (x->kind == TENSOR_STATE) {
         id = ad__append(c, OP_state, x->dtype, x->shape, NULL, 0, (int64_t[]){ x->serial, index }, 2, -1);
     } else {
         if (!ad__reserve(c, &t->bound, &t->cap_bound, t->n_bound + 1, sizeof *t->bound))
@@ -235,20 +239,16 @@ node_id ad__append(ad_context *c, int op, int dtype, int32_t shape, const node_i
         return -1;
     }
     /* `where` grows after `node`: where memory ran out between the two its capacity is the smaller */
-    if (t->n == t->cap_where || t->n_inputs + n_inputs > t->cap_inputs || t->n_attrs + n_attrs > t->cap_attrs) {
+    if (!ad__room(c, t, n_inputs, n_attrs)) {
         if (!ad__reserve(c, &t->node, &t->cap, t->n + 1, sizeof *t->node) ||
             !ad__reserve(c, &t->where, &t->cap_where, t->cap, sizeof *t->where) ||
             !ad__reserve(c, &t->input, &t->cap_inputs, t->n_inputs + n_inputs, sizeof *t->input) ||
             !ad__reserve(c, &t->attr, &t->cap_attrs, t->n_attrs + n_attrs, sizeof *t->attr))
             return -1;
     }
-    node_id id = (node_id)t->n++;
-    t->node[id] = (node){ (uint16_t)op,        (uint8_t)dtype, (uint8_t)n_attrs, shape, (int32_t)t->n_inputs, n_inputs,
-                          (int32_t)t->n_attrs, bind,           t->site,          0 };
-    t->where[id] = (source_line){ c->file, c->line };
     for (int i = 0; i < n_inputs; i++)
-        t->input[t->n_inputs++] = inputs[i];
+        t->input[t->n_inputs + i] = inputs[i];
     for (int i = 0; i < n_attrs; i++)
-        t->attr[t->n_attrs++] = attrs[i];
-    return id;
+        t->attr[t->n_attrs + i] = attrs[i];
+    return ad__push(c, t, op, dtype, shape, n_inputs, n_attrs, bind);
 }

@@ -159,6 +159,24 @@ static inline ad_tensor *ad__handle(ad_context *c, node_id id)
 /* Appends a node; -1 after an error. `attrs` are structural. The caller has checked shapes. */
 node_id ad__append(ad_context *c, int op, int dtype, int32_t shape, const node_id *inputs, int n_inputs,
                    const int64_t *attrs, int n_attrs, int32_t bind);
+/* Whether another node fits, with so many inputs and attributes, without growing anything. */
+static inline bool ad__room(const ad_context *c, const tape *t, int n_inputs, int n_attrs)
+{
+    return t->n < t->cap_where && t->n < c->max_nodes && t->n_inputs + n_inputs <= t->cap_inputs &&
+           t->n_attrs + n_attrs <= t->cap_attrs;
+}
+/* Appends a node whose inputs and attributes are about to be written behind those of the others. There is room. */
+static inline node_id ad__push(const ad_context *c, tape *t, int op, int dtype, int32_t shape, int n_inputs, int n_attrs,
+                               int32_t bind)
+{
+    node_id id = (node_id)t->n++;
+    t->node[id] = (node){ (uint16_t)op,        (uint8_t)dtype, (uint8_t)n_attrs, shape, (int32_t)t->n_inputs, n_inputs,
+                          (int32_t)t->n_attrs, bind,           t->site,          0 };
+    t->where[id] = (source_line){ c->file, c->line };
+    t->n_inputs += n_inputs;
+    t->n_attrs += n_attrs;
+    return id;
+}
 /* Elementwise op by number, broadcasting; -1 after an error. */
 node_id ad__elementwise(ad_context *c, int op, const node_id *inputs);
 int ad__arity(int op);

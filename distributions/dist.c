@@ -162,7 +162,7 @@ static bool number_fits(ad_context *c, const dist_class *of, int i, node_id id)
     else if (t->node[id].op == OP_constant) memcpy(&x, ad__attrs(t, id), sizeof x);
     else return true;
     const dist_constraint *set = &of->parameter[i].constraint;
-    if (set->kind == DIST_REAL ? x == x : dist_constraint_holds(set, x)) return true;
+    if (set->kind == DIST_REAL ? x == x : set->kind == DIST_POSITIVE ? x > 0 : dist_constraint_holds(set, x)) return true;
     char text[80];
     ad__fail(c, AD_ERROR_SUPPORT, NULL, "%s: %s must be %s, found %g", of->name, of->parameter[i].name,
              dist_constraint_describe(set, text, sizeof text), x);
@@ -174,7 +174,9 @@ static bool add_parameter(ad_context *c, dist_object *o, int i, T x, int own)
 {
     const dist_parameter *info = &o->of->parameter[i];
     node_id id = ad__node(c, x, info->name);
-    if (id < 0 || !number_fits(c, o->of, i, id)) return false;
+    if (id < 0) return false;
+    int op = c->tape->node[id].op;
+    if ((op == OP_scalar || op == OP_constant || op == OP_expand) && !number_fits(c, o->of, i, id)) return false;
     const ad_shape *s = &ad__shape_of(c, id)->shape, *front = own ? without_right(c, s, own) : s;
     if (!front) return false;
     if (s->rank < own) {

@@ -36,7 +36,7 @@ typedef struct ppl_sample_args {
 } ppl_sample_args;
 
 /* A draw from fn (or obs), known to inference by its name. In C: ppl_sample("z", d), ppl_sample("x", d, .obs = x). */
-AD_API ad_tensor *ppl_sample_site(ppl_sample_args a);
+AD_API ad_tensor *ppl_sample_site(const ppl_sample_args *a);
 
 /* Adds log_factor to the model's log-density; in plates it is expanded, so a scalar counts once for each member. */
 AD_API ad_tensor *ppl_factor_site(ppl_source at, const char *name, ad_tensor *log_factor);
@@ -147,7 +147,7 @@ AD_API bool ppl_ok(void);
 
 #define PPL_HERE ((ppl_source){ __FILE__, __LINE__ })
 
-#define ppl_sample(...) ppl_sample_site((ppl_sample_args){ __VA_ARGS__, .at_ = PPL_HERE })
+#define ppl_sample(...) ppl_sample_site(&(ppl_sample_args){ __VA_ARGS__, .at_ = PPL_HERE })
 #define ppl_factor(name, x)                                                                                            \
     __extension__({                                                                                                    \
         __auto_type ad_x_ = (x);                                                                                       \

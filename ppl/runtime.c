@@ -230,19 +230,19 @@ static ad_tensor *sample_partly(ad_context *c, const ppl_sample_args *a)
     return ppl_deterministic_site(a->at_, a->name, ad_where(mask, seen, drawn));
 }
 
-ad_tensor *ppl_sample_site(ppl_sample_args a)
+ad_tensor *ppl_sample_site(const ppl_sample_args *a)
 {
-    ad_context *c = ready(a.at_);
+    ad_context *c = ready(a->at_);
     if (!c)
         return AD_NIL;
-    if (!a.name || !a.fn) {
-        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "site \"%s\": %s is NULL", a.name ? a.name : "?",
-                 a.name ? "the distribution" : "the name");
+    if (!a->name || !a->fn) {
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "site \"%s\": %s is NULL", a->name ? a->name : "?",
+                 a->name ? "the distribution" : "the name");
         return AD_NIL;
     }
-    if (a.obs && a.obs_mask)
-        return sample_partly(c, &a);
-    return sample(c, &a, ad__name(c, a.name), a.obs, NULL);
+    if (a->obs && a->obs_mask)
+        return sample_partly(c, a);
+    return sample(c, a, ad__name(c, a->name), a->obs, NULL);
 }
 
 /* The distribution behind ppl_factor: its log-density is its parameter, whatever the value. */
