@@ -99,6 +99,7 @@ typedef struct tile_slot {
 } tile_slot;
 typedef struct tile_member {
     elementwise_kernel *run;
+    scalar_kernel *scalar;
     int16_t out, in[4];
 } tile_member;
 typedef struct tile_program {
@@ -107,9 +108,11 @@ typedef struct tile_program {
     int32_t n_spreads, n_memories;
     tile_slot *slot;
     tile_member *member;
-    int32_t n_splats, n_bound;
-    int16_t *spread_slot, *memory_slot, *splat_slot, *bound_slot; /* the slots of those kinds */
-    char **at; /* of a program of one tile: where its slots lie, found once for as long as no memory moves */
+    int32_t n_splats;
+    int16_t *spread_slot, *memory_slot, *splat_slot; /* the slots of those kinds */
+    /* Of a program of one tile: its members with their addresses, found once for as long as no memory moves. A scalar
+     * program loads its spreads by operations before them. */
+    small_op *op;
     uint64_t epoch;
     const char *scratch;
 } tile_program;

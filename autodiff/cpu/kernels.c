@@ -15,7 +15,16 @@
 #define INDEPENDENT _Pragma("GCC ivdep")
 #endif
 #define LOOP INDEPENDENT for (int64_t i = 0; i < n; i++)
+/* A scalar kernel ends with a call that the compiler makes a jump: what o->run of the next one needs is in place. */
+#define SCALAR(name) static void scalar_##name(const small_op *o)
+#define READ(j) (*(const real *)o->in[j])
+#define RESULT(value) (*(real *)o->out = (value), o[1].run.scalar(o + 1))
 #define AD_OP1(name, formula, ...)                                                                                     \
+    SCALAR(name)                                                                                                       \
+    {                                                                                                                  \
+        real x = READ(0);                                                                                              \
+        RESULT(formula);                                                                                               \
+    }                                                                                                                  \
     ELEMENTWISE(name)                                                                                                  \
     {                                                                                                                  \
         (void)b_, (void)c_, (void)d_;                                                                                  \
@@ -28,6 +37,11 @@
         }                                                                                                              \
     }
 #define AD_OP2(name, formula, ...)                                                                                     \
+    SCALAR(name)                                                                                                       \
+    {                                                                                                                  \
+        real a = READ(0), b = READ(1);                                                                                 \
+        RESULT(formula);                                                                                               \
+    }                                                                                                                  \
     ELEMENTWISE(name)                                                                                                  \
     {                                                                                                                  \
         (void)c_, (void)d_;                                                                                            \
@@ -40,6 +54,11 @@
         }                                                                                                              \
     }
 #define AD_OP3(name, formula, ...)                                                                                     \
+    SCALAR(name)                                                                                                       \
+    {                                                                                                                  \
+        real a = READ(0), b = READ(1), c = READ(2);                                                                    \
+        RESULT(formula);                                                                                               \
+    }                                                                                                                  \
     ELEMENTWISE(name)                                                                                                  \
     {                                                                                                                  \
         (void)d_;                                                                                                      \
@@ -52,6 +71,11 @@
         }                                                                                                              \
     }
 #define AD_OP4(name, formula, ...)                                                                                     \
+    SCALAR(name)                                                                                                       \
+    {                                                                                                                  \
+        real a = READ(0), b = READ(1), c = READ(2), d = READ(3);                                                       \
+        RESULT(formula);                                                                                               \
+    }                                                                                                                  \
     ELEMENTWISE(name)                                                                                                  \
     {                                                                                                                  \
         real *out = out_;                                                                                              \
@@ -77,6 +101,21 @@ static void softplus_and_sigmoid(int64_t n, void *out_, const void *x_, const vo
         softplus[i] = real_softplus(x);
         sigmoid[i] = real_sigmoid(x);
     }
+}
+
+SCALAR(softplus_and_sigmoid)
+{
+    real x = READ(0);
+    *(real *)(uintptr_t)o->in[1] = real_sigmoid(x);
+    RESULT(real_softplus(x));
+}
+SCALAR(copy)
+{
+    RESULT(READ(0));
+}
+SCALAR(end)
+{
+    (void)o;
 }
 
 /* ---- filling and converting -------------------------------------------------------------------------------------- */
@@ -247,6 +286,16 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
 #include "autodiff/ops.def"
     },
     .softplus_and_sigmoid = softplus_and_sigmoid,
+    .scalar = {
+#define AD_OP1(name, ...) [OP_##name] = scalar_##name,
+#define AD_OP2(name, ...) [OP_##name] = scalar_##name,
+#define AD_OP3(name, ...) [OP_##name] = scalar_##name,
+#define AD_OP4(name, ...) [OP_##name] = scalar_##name,
+#include "autodiff/ops.def"
+    },
+    .scalar_softplus_and_sigmoid = scalar_softplus_and_sigmoid,
+    .scalar_copy = scalar_copy,
+    .scalar_end = scalar_end,
     .splat = splat,
     .store = store,
     .arange = arange,
