@@ -226,7 +226,7 @@ static void *lower(void *state, const plan *pl)
     memset(p, 0, sizeof *p);
     p->state = s;
     p->plan = pl;
-    p->gate = -1;
+    p->gate = p->draws = -1;
     bool done = true;
     for (int32_t k = 0; done && k < pl->n_items; k++) {
         const plan_item *it = &pl->item[k];
@@ -270,13 +270,9 @@ static void store_scalars(const cpu_program *p)
 {
     const plan *pl = p->plan;
     const cpu_kernels *k = p->state->kernels;
-    int64_t apart = (int64_t)(sizeof(double) / ((size_t)k->bits / 8));
     char *to = (char *)p->bind->blocks[pl->segment].data + pl->scalar_offset;
-    for (int32_t i = 0; i < pl->n_scalars; i++)
-        k->store(to, i * apart, p->bind->scalar[i]);
-    to += (size_t)pl->n_scalars * sizeof(double);
-    for (int32_t i = 0; i < pl->n_constants; i++)
-        k->store(to, i * apart, pl->constant[i]);
+    k->store_apart(pl->n_scalars, p->bind->scalar, to);
+    k->store_apart(pl->n_constants, pl->constant, to + (size_t)pl->n_scalars * sizeof(double));
 }
 
 static bool run(void *state, void *program, const run_bind *bind, run_outcome *outcome)

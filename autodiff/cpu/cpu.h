@@ -62,6 +62,7 @@ struct cpu_program {
     uint64_t epoch;
     cpu_step *step;
     int32_t n_steps, gate;
+    int32_t draws; /* while lowering: the latest step of small draws, or -1 */
     char **detail;                  /* stretches of memory for all step->detail */
     char *detail_free, *detail_end; /* what is left of the last one */
     int64_t n_details, cap_details, cap_steps, cap_pointers, cap_references, cap_bound;

@@ -2,7 +2,6 @@
  * Compiled once for each; the table at the end is all that leaves the file. */
 #include "autodiff/cpu/kernels.h"
 
-#include "autodiff/cpu/random.h"
 #include "autodiff/real.h"
 
 /* ---- elementwise, from the rows ---------------------------------------------------------------------------------- */
@@ -130,6 +129,14 @@ static void store(void *out, int64_t i, double value)
 {
     ((real *)out)[i] = (real)value;
 }
+static void store_apart(int64_t n, const double *restrict value, void *restrict out_)
+{
+    enum { APART = sizeof(double) / sizeof(real) };
+    real *restrict out = out_;
+    for (int64_t i = 0; i < n; i++)
+        for (int j = 0; j < APART; j++)
+            out[i * APART + j] = j ? 0 : (real)value[i];
+}
 static void arange(int64_t from, int64_t n, void *out_)
 {
     real *out = out_;
@@ -226,21 +233,36 @@ static void max_columns(int64_t n, int64_t stride, int64_t columns, const void *
             out[i] = real_max(out[i], x[r * stride + i]);
 }
 
-static double total(int64_t n, const void *x_)
+static inline double total_of(int64_t n, const real *x)
 {
-    const real *x = x_;
-    double lane[LANES] = { 0 }, sum = 0;
+    double sum = 0;
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++)
-            lane[j] += (double)x[i + j];
-    if (i)
+    if (n >= LANES) {
+        double lane[LANES] = { 0 };
+        for (; i + LANES <= n; i += LANES)
+            for (int j = 0; j < LANES; j++)
+                lane[j] += (double)x[i + j];
         for (int width = LANES / 2; width; width /= 2)
             for (int j = 0; j < width; j++)
                 lane[j] += lane[j + width];
+        for (; i < n; i++)
+            sum += (double)x[i];
+        return lane[0] + sum;
+    }
     for (; i < n; i++)
         sum += (double)x[i];
-    return lane[0] + sum;
+    return sum;
+}
+static double total(int64_t n, const void *x)
+{
+    return total_of(n, x);
+}
+static double weighted_total(int64_t terms, const total_term *term, void *const *x, const double *weight)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < terms; i++)
+        sum += weight[term[i].weight] * (term[i].size == 1 ? (double)*(const real *)x[2 * i] : total(term[i].size, x[2 * i]));
+    return sum;
 }
 
 static bool all_finite(int64_t n, const void *x_)
@@ -250,6 +272,13 @@ static bool all_finite(int64_t n, const void *x_)
     for (int64_t i = 0; i < n; i++)
         bad |= (real_to_bits(x[i]) & top) == top ? 1 : 0;
     return !bad;
+}
+static bool finite_each(int64_t terms, const guard_term *term, void *const *x)
+{
+    bool finite = true;
+    for (int64_t i = 0; i < terms; i++)
+        finite &= term[i].size == 1 ? *(const real *)x[i] - *(const real *)x[i] == 0 : all_finite(term[i].size, x[i]);
+    return finite;
 }
 
 static void cumsum(int64_t n, int64_t stride, bool reverse, const void *x_, void *out_)
@@ -298,17 +327,21 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
     .scalar_end = scalar_end,
     .splat = splat,
     .store = store,
+    .store_apart = store_apart,
     .arange = arange,
     .sum_rows = sum_rows,
     .max_rows = max_rows,
     .sum_columns = sum_columns,
     .max_columns = max_columns,
     .total = total,
+    .weighted_total = weighted_total,
     .finite = all_finite,
+    .finite_each = finite_each,
     .cumsum = cumsum,
     .add_row = add_row,
     .from_byte = from_byte,
     .from_int64 = from_int64,
     .uniform = uniform,
     .normal = normal,
+    .draw_parts = CPU_NAME(fill_parts),
 };

@@ -3,7 +3,7 @@
 #ifndef AUTODIFF_CPU_KERNELS_H
 #define AUTODIFF_CPU_KERNELS_H
 
-#include "autodiff/cpu/isa.h"
+#include "autodiff/cpu/random.h"
 #include "autodiff/tape.h"
 
 /* out[i] = formula(a[i], b[i], c[i], d[i]); out may be any of the operands, else they do not overlap. */
@@ -22,6 +22,14 @@ struct small_op {
     const void *in[4];
 };
 
+/* An operand of a weighted total and of a guard, whose work is shared out in chunks. */
+typedef struct total_term {
+    int64_t size, weight; /* weight: which number */
+} total_term;
+typedef struct guard_term {
+    int64_t first_chunk, size;
+} guard_term;
+
 typedef struct cpu_kernels {
     const char *isa;
     int bits;
@@ -31,6 +39,7 @@ typedef struct cpu_kernels {
     scalar_kernel *scalar[N_ELEMENTWISE], *scalar_softplus_and_sigmoid, *scalar_copy, *scalar_end;
     void (*splat)(int64_t n, void *out, const void *value); /* out[i] = *value */
     void (*store)(void *out, int64_t i, double value);      /* ((real *)out)[i] = value, from a double */
+    void (*store_apart)(int64_t n, const double *value, void *out); /* each a real at the start of its own 8 bytes */
     void (*arange)(int64_t from, int64_t n, void *out);     /* from, from + 1, ... */
 
     /* x (rows, n) -> out (rows): each row's sum or maximum, in an order fixed by n alone */
@@ -40,7 +49,10 @@ typedef struct cpu_kernels {
     void (*sum_columns)(int64_t n, int64_t stride, int64_t columns, const void *x, void *out);
     void (*max_columns)(int64_t n, int64_t stride, int64_t columns, const void *x, void *out);
     double (*total)(int64_t n, const void *x); /* sum in double */
+    /* the sum of weight[term.weight] total(term.size, x[2 i]) over the terms i, in order */
+    double (*weighted_total)(int64_t terms, const total_term *term, void *const *x, const double *weight);
     bool (*finite)(int64_t n, const void *x);
+    bool (*finite_each)(int64_t terms, const guard_term *term, void *const *x); /* all of term[i].size elements of x[i] */
     void (*cumsum)(int64_t n, int64_t stride, bool reverse, const void *x, void *out); /* one line of elements */
     void (*add_row)(int64_t n, const void *x, void *out);                              /* out += x */
     void (*from_byte)(int64_t n, const uint8_t *x, void *out);
@@ -48,6 +60,7 @@ typedef struct cpu_kernels {
     /* elements [from, to) of the stream (autodiff/philox.h); out points at element `from` */
     void (*uniform)(void *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw, uint32_t run);
     void (*normal)(void *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw, uint32_t run);
+    void (*draw_parts)(int parts, const draw_part *part, bool normal, uint64_t key, uint32_t run);
 } cpu_kernels;
 
 #define CPU_DECLARE_KERNELS(isa) extern const cpu_kernels cpu_kernels_f32_##isa, cpu_kernels_f64_##isa;

@@ -1,6 +1,6 @@
 /* Uniform and normal fills, compiled once per precision and instruction set; the CPU backend calls them through
  * random.h. Whole tiles of blocks are computed in loops that the compiler vectorises; a range's ragged ends go through
- * a buffer.
+ * a buffer; small draws of several sites are computed together.
  */
 #include "autodiff/cpu/random.h"
 
@@ -13,7 +13,7 @@
 
 #include "autodiff/draw.h"
 
-/* Blocks of a tile, of a small one for the few draws of a scalar site, and elements of a tile. */
+/* Blocks of a tile, of a small one for few draws, and elements of a tile. */
 enum { TILE = 64, SMALL = 16, ELEMENTS = TILE * DRAW_LANES };
 #define TILED static inline __attribute__((always_inline)) void
 
@@ -55,34 +55,42 @@ static inline words multiply(words a, words b)
 #endif
 enum { WIDTH = sizeof(words) / sizeof(uint64_t) };
 
+/* The words of WIDTH blocks, whose counters are c[4] -> bits[lane * stride + block] */
+TILED block_bits(const words *c, uint64_t key, int stride, real_bits *restrict bits)
+{
+    const words zero = c[0] - c[0], m0 = zero + 0xd2511f53u, m1 = zero + 0xcd9e8d57u;
+    words c0 = c[0], c1 = c[1], c2 = c[2], c3 = c[3];
+    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+    for (int round = 0; round < 10; round++) {
+        words p = multiply(c0, m0), q = multiply(c2, m1);
+        c0 = q >> 32 ^ c1 ^ k0;
+        c1 = q;
+        c2 = p >> 32 ^ c3 ^ k1;
+        c3 = p;
+        k0 += 0x9e3779b9u;
+        k1 += 0xbb67ae85u;
+    }
+#if AD_REAL_BITS == 32
+    const halves lanes[4] = { __builtin_convertvector(c0, halves), __builtin_convertvector(c1, halves),
+                              __builtin_convertvector(c2, halves), __builtin_convertvector(c3, halves) };
+#else
+    const words lanes[2] = { (c0 & UINT32_MAX) | c1 << 32, (c2 & UINT32_MAX) | c3 << 32 };
+#endif
+    for (int lane = 0; lane < DRAW_LANES; lane++)
+        memcpy(bits + lane * stride, &lanes[lane], sizeof lanes[lane]);
+}
+
 /* Blocks first .. first + blocks - 1, first a multiple of TILE -> bits[lane][block] */
 TILED tile_bits(const stream *s, uint64_t first, int blocks, real_bits (*restrict bits)[TILE])
 {
     words index;
     for (int i = 0; i < WIDTH; i++)
         index[i] = first + (uint64_t)i;
-    const words zero = index - index, m0 = zero + 0xd2511f53u, m1 = zero + 0xcd9e8d57u;
+    const words zero = index - index;
     const uint64_t high = (first >> 32 & 0xffff) | s->draw << 16;
     for (int j = 0; j < blocks; j += WIDTH) {
-        words c0 = index + (uint64_t)j, c1 = zero + high, c2 = zero + s->site, c3 = zero + s->run;
-        uint32_t k0 = (uint32_t)s->key, k1 = (uint32_t)(s->key >> 32);
-        for (int round = 0; round < 10; round++) {
-            words p = multiply(c0, m0), q = multiply(c2, m1);
-            c0 = q >> 32 ^ c1 ^ k0;
-            c1 = q;
-            c2 = p >> 32 ^ c3 ^ k1;
-            c3 = p;
-            k0 += 0x9e3779b9u;
-            k1 += 0xbb67ae85u;
-        }
-#if AD_REAL_BITS == 32
-        const halves lanes[4] = { __builtin_convertvector(c0, halves), __builtin_convertvector(c1, halves),
-                                  __builtin_convertvector(c2, halves), __builtin_convertvector(c3, halves) };
-#else
-        const words lanes[2] = { (c0 & UINT32_MAX) | c1 << 32, (c2 & UINT32_MAX) | c3 << 32 };
-#endif
-        for (int lane = 0; lane < DRAW_LANES; lane++)
-            memcpy(&bits[lane][j], &lanes[lane], sizeof lanes[lane]);
+        const words c[4] = { index + (uint64_t)j, zero + high, zero + s->site, zero + s->run };
+        block_bits(c, s->key, TILE, &bits[0][j]);
     }
 }
 
@@ -126,17 +134,9 @@ static inline void fill(tile_fn *tile, tile_fn *small, const stream *s, real *ou
     }
 }
 
-/* A scalar site's one or two draws, element by element as draw.h defines them. */
-enum { FEW = 2 };
-
 void CPU_NAME(fill_uniform)(real *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw,
                             uint32_t run)
 {
-    if (to - from <= FEW) {
-        for (int64_t i = from; i < to; i++)
-            out[i - from] = draw_uniform(key, site, draw, run, (uint64_t)i);
-        return;
-    }
     const stream s = { key, site, draw, run };
     fill(uniforms, few_uniforms, &s, out, from, to);
 }
@@ -144,11 +144,46 @@ void CPU_NAME(fill_uniform)(real *out, int64_t from, int64_t to, uint64_t key, u
 void CPU_NAME(fill_normal)(real *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw,
                            uint32_t run)
 {
-    if (to - from <= FEW) {
-        for (int64_t i = from; i < to; i++)
-            out[i - from] = draw_normal(key, site, draw, run, (uint64_t)i);
-        return;
-    }
     const stream s = { key, site, draw, run };
     fill(normals, few_normals, &s, out, from, to);
+}
+
+/* The parts' blocks side by side, in as many vectors as they need. Lanes are computed for all of them where one part
+ * needs them. */
+void CPU_NAME(fill_parts)(int parts, const draw_part *part, bool normal, uint64_t key, uint32_t run)
+{
+    real_bits bits[DRAW_LANES][DRAW_BLOCKS] = { { 0 } };
+    real z[DRAW_LANES][DRAW_BLOCKS];
+    uint64_t counter[3][DRAW_BLOCKS] = { { 0 } };
+    int blocks = 0, lanes = 0;
+    for (int i = 0; i < parts; i++) {
+        for (int32_t block = 0; block * DRAW_LANES < part[i].n; block++, blocks++) {
+            counter[0][blocks] = (uint64_t)block;
+            counter[1][blocks] = (uint64_t)part[i].draw << 16;
+            counter[2][blocks] = part[i].site;
+        }
+        lanes = part[i].n > lanes ? part[i].n : lanes;
+    }
+    for (int j = 0; j < blocks; j += WIDTH) {
+        words c[4];
+        for (int k = 0; k < 3; k++)
+            memcpy(&c[k], &counter[k][j], sizeof c[k]);
+        c[3] = c[0] - c[0] + run;
+        block_bits(c, key, DRAW_BLOCKS, &bits[0][j]);
+    }
+    for (int lane = 0; lane < DRAW_LANES && lane < lanes; lane += 2) {
+        if (normal)
+            for (int j = 0; j < DRAW_BLOCKS; j++)
+                draw_normals_of(bits[lane][j], bits[lane + 1][j], &z[lane][j], &z[lane + 1][j]);
+        else
+            for (int j = 0; j < DRAW_BLOCKS; j++)
+                z[lane][j] = draw_uniform_of(bits[lane][j]), z[lane + 1][j] = draw_uniform_of(bits[lane + 1][j]);
+    }
+    blocks = 0;
+    for (int i = 0; i < parts; i++) {
+        real *out = part[i].out;
+        for (int32_t k = 0; k < part[i].n; k++)
+            out[k] = z[k % DRAW_LANES][blocks + k / DRAW_LANES];
+        blocks += (part[i].n + DRAW_LANES - 1) / DRAW_LANES;
+    }
 }

@@ -5,17 +5,27 @@
 #ifndef AD_CPU_RANDOM_H
 #define AD_CPU_RANDOM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "autodiff/cpu/isa.h"
 
 /* Elements [from, to) of a stream into out[0 .. to - from): the same bits for every set and every split of the range.
  * key from philox_key; site, draw, run as autodiff/philox.h says. */
+/* Small draws of several sites at once: elements [0, n) of each part into part.out, the same bits as the fills'. They
+ * have at most DRAW_BLOCKS blocks together, n / DRAW_LANES of each, rounded up. */
+typedef struct draw_part {
+    void *out;
+    uint32_t site, draw;
+    int32_t n;
+} draw_part;
+enum { DRAW_BLOCKS = 16 };
 #define CPU__FILLS(real, bits, isa)                                                                                    \
     void fill_uniform_f##bits##_##isa(real *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw, \
                                       uint32_t run);                                                                   \
     void fill_normal_f##bits##_##isa(real *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw,  \
-                                     uint32_t run);
+                                     uint32_t run);                                                                    \
+    void fill_parts_f##bits##_##isa(int parts, const draw_part *part, bool normal, uint64_t key, uint32_t run);
 #define CPU__BOTH_FILLS(isa) CPU__FILLS(float, 32, isa) CPU__FILLS(double, 64, isa)
 CPU_FOR_EACH_ISA(CPU__BOTH_FILLS)
 

@@ -212,6 +212,24 @@ static void run_random(const void *job, int64_t from, int64_t to, int thread)
                                    b->key, (uint32_t)a[0], (uint32_t)a[1], b->run);
 }
 
+/* Small draws of one depth */
+typedef struct draws {
+    bool normal;
+    int32_t depth, parts, blocks;
+    draw_part part[DRAW_BLOCKS];
+    int32_t pointer[DRAW_BLOCKS]; /* the program's, of each part */
+} draws;
+
+static void run_draws(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    (void)from, (void)to, (void)thread;
+    draws *d = s->detail;
+    for (int i = 0; i < d->parts; i++)
+        d->part[i].out = s->program->pointer[d->pointer[i]];
+    kernels(s)->draw_parts(d->parts, d->part, d->normal, s->program->bind->key, s->program->bind->run);
+}
+
 static void run_random_index(const void *job, int64_t from, int64_t to, int thread)
 {
     const cpu_step *s = job;
@@ -233,34 +251,39 @@ static void run_arange(const void *job, int64_t from, int64_t to, int thread)
 
 /* ---- totals and assignments -------------------------------------------------------------------------------------- */
 
-/* pointers: out, then values and weights in turn; detail: for each value its size and the slot of its weight or -1 */
+/* pointers: out, then values and weights in turn; detail: their terms, size 0 of them */
 static void run_weighted_total(const void *job, int64_t from, int64_t to, int thread)
 {
     const cpu_step *s = job;
     (void)from, (void)to, (void)thread;
-    const int64_t *term = s->detail;
-    double sum = 0;
-    for (int64_t i = 0; i < s->size[0]; i += 2)
-        sum += s->program->bind->scalar[term[i + 1]] * kernels(s)->total(term[i], step_pointer(s, 1 + (int)i));
-    kernels(s)->store(step_pointer(s, 0), 0, sum);
-    memcpy((char *)step_pointer(s, 0) + sizeof sum, &sum, sizeof sum);
+    void *const *pointer = s->program->pointer + s->pointer;
+    double sum = kernels(s)->weighted_total(s->size[0], s->detail, pointer + 1, s->program->bind->scalar);
+    kernels(s)->store(pointer[0], 0, sum);
+    memcpy((char *)pointer[0] + sizeof sum, &sum, sizeof sum);
 }
 
-/* detail: for each operand the number of its first chunk and its size */
+/* pointers: out, then values; detail: their terms, size 0 of them */
 static void run_guard(const void *job, int64_t from, int64_t to, int thread)
 {
     const cpu_step *s = job;
     (void)thread;
-    const int64_t *operand = s->detail;
+    const guard_term *term = s->detail;
     int64_t j = 0;
     for (int64_t chunk = from; chunk < to; chunk++) {
-        while (j + 1 < s->size[0] && operand[2 * (j + 1)] <= chunk)
+        while (j + 1 < s->size[0] && term[j + 1].first_chunk <= chunk)
             j++;
-        int64_t begin = (chunk - operand[2 * j]) * PIECE, n = least(PIECE, operand[2 * j + 1] - begin);
+        int64_t begin = (chunk - term[j].first_chunk) * PIECE, n = least(PIECE, term[j].size - begin);
         const char *x = (const char *)step_pointer(s, 1 + (int)j) + (size_t)begin * real_bytes(s->program);
         if (n > 0 && !kernels(s)->finite(n, x))
             __atomic_store_n(&s->program->outcome->finite, false, __ATOMIC_RELAXED);
     }
+}
+static void run_small_guard(const void *job, int64_t from, int64_t to, int thread) /* a chunk for each value */
+{
+    const cpu_step *s = job;
+    (void)from, (void)to, (void)thread;
+    if (!kernels(s)->finite_each(s->size[0], s->detail, s->program->pointer + s->pointer + 1))
+        s->program->outcome->finite = false;
 }
 
 static void run_assign(const void *job, int64_t from, int64_t to, int thread)
@@ -341,29 +364,68 @@ static bool lower_reduce(cpu_program *p, int32_t node)
     return true;
 }
 
-static bool lower_terms(cpu_program *p, int32_t node)
+/* A small draw joins the latest step of draws, which comes behind what was lowered in between: nothing that has its
+ * depth reads it, and its memory is its own since before. */
+static bool lower_draws(cpu_program *p, int32_t node, int32_t blocks)
 {
     const plan *pl = p->plan;
-    bool guard = pl->node[node].op == OP_guard;
-    int n = pl->node[node].n_inputs;
-    cpu_step *s = cpu_step_new(p, guard ? run_guard : run_weighted_total, node);
-    int64_t *detail = cpu_detail(p, (size_t)(2 * n + 2) * sizeof *detail), chunk = 0;
-    if (!s || !detail)
+    const int64_t *a = plan_attrs(pl, node);
+    bool normal = pl->node[node].op == OP_random_normal;
+    int32_t depth = pl->item[pl->item_of[node]].depth;
+    draws *d = p->draws >= 0 ? p->step[p->draws].detail : NULL;
+    if (d && d->depth == depth && d->normal == normal && d->blocks + blocks <= DRAW_BLOCKS) {
+        memmove(p->step + p->draws, p->step + p->draws + 1, (size_t)(--p->n_steps - p->draws) * sizeof *p->step);
+        p->draws = -1;
+    } else if ((d = cpu_detail(p, sizeof *d))) {
+        *d = (draws){ .normal = normal, .depth = depth };
+    }
+    cpu_step *s = d ? cpu_step_new(p, run_draws, node) : NULL;
+    if (!s)
         return false;
-    s->detail = detail;
+    s->detail = d;
+    d->pointer[d->parts] = s->pointer;
+    d->part[d->parts++] = (draw_part){ .site = (uint32_t)a[0], .draw = (uint32_t)a[1], .n = (int32_t)plan_size(pl, node) };
+    d->blocks += blocks;
+    p->draws = p->n_steps - 1;
+    return true;
+}
+
+static bool lower_weighted_total(cpu_program *p, int32_t node)
+{
+    const plan *pl = p->plan;
+    int n = pl->node[node].n_inputs / 2;
+    cpu_step *s = cpu_step_new(p, run_weighted_total, node);
+    total_term *term = cpu_detail(p, (size_t)(n + 1) * sizeof *term);
+    if (!s || !term)
+        return false;
+    s->detail = term;
     s->size[0] = n;
     for (int i = 0; i < n; i++) {
-        int32_t in = plan_inputs(pl, node)[i];
-        if (guard) {
-            detail[2 * i] = chunk;
-            detail[2 * i + 1] = plan_size(pl, in);
-            chunk += pieces(plan_size(pl, in), PIECE);
-        } else {
-            detail[i] = i % 2 ? pl->node[in].bind : plan_size(pl, in);
-        }
+        const int32_t *in = plan_inputs(pl, node) + 2 * i;
+        term[i] = (total_term){ plan_size(pl, in[0]), pl->node[in[1]].bind };
     }
-    s->chunks = guard ? chunk : 1;
-    s->parallel = guard && chunk * PIECE >= WORTH_MOVES && chunk > 2 * n;
+    return true;
+}
+
+static bool lower_guard(cpu_program *p, int32_t node)
+{
+    const plan *pl = p->plan;
+    int n = pl->node[node].n_inputs;
+    cpu_step *s = cpu_step_new(p, run_guard, node);
+    guard_term *term = cpu_detail(p, (size_t)(n + 1) * sizeof *term);
+    int64_t chunk = 0;
+    if (!s || !term)
+        return false;
+    s->detail = term;
+    s->size[0] = n;
+    for (int i = 0; i < n; i++) {
+        term[i] = (guard_term){ chunk, plan_size(pl, plan_inputs(pl, node)[i]) };
+        chunk += pieces(term[i].size, PIECE);
+    }
+    s->chunks = chunk;
+    s->parallel = chunk * PIECE >= WORTH_MOVES && chunk > 2 * n;
+    if (chunk == n)
+        s->run = run_small_guard;
     return true;
 }
 
@@ -384,8 +446,9 @@ bool cpu_lower_node(cpu_program *p, int32_t node)
     case OP_reduce_max:
         return lower_reduce(p, node);
     case OP_weighted_total:
+        return lower_weighted_total(p, node);
     case OP_guard:
-        return lower_terms(p, node);
+        return lower_guard(p, node);
     case OP_cast_real:
         if (!(s = cpu_step_new(p, run_cast, node)))
             return false;
@@ -422,6 +485,8 @@ bool cpu_lower_node(cpu_program *p, int32_t node)
         return cpu_step_new(p, run_cumsum, node) != NULL;
     case OP_random_normal:
     case OP_random_uniform:
+        if (size > 0 && pieces(size, 16 / bytes) <= DRAW_BLOCKS)
+            return lower_draws(p, node, (int32_t)pieces(size, 16 / bytes));
         if (!(s = cpu_step_new(p, run_random, node)))
             return false;
         s->size[0] = size;
