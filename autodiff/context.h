@@ -159,6 +159,7 @@ struct ad_context {
     plan **plans; /* the cache, most recent first */
     int64_t n_plans, cap_plans;
     int max_plans;
+    uint64_t last_plan; /* its serial */
     uint32_t passes; /* which planner passes run, one bit each */
 
     uint64_t epoch; /* last given to a tape's blocks */

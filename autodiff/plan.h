@@ -20,6 +20,7 @@ struct plan {
 
     /* the key: the tape up to and with its run node */
     uint64_t hash;
+    uint64_t serial; /* of this context, never used again */
     int32_t key_nodes;
     int64_t key_inputs, key_attrs;
 

@@ -238,6 +238,8 @@ typedef struct run_request {
     bool commit;          /* run the assignments */
     const int64_t *attrs; /* what `expand` depends on beside the tape: part of the plan's key */
     int n_attrs;
+    /* NULL, or: in, the plan that this very tape and request had, 0 where it may be another; out, the one it has */
+    uint64_t *serial;
     /* Called at a miss, after the key is taken: appends what the recorded program implies (gradients, optimiser).
      * It must depend on the tape and attrs alone. */
     bool (*expand)(ad_context *c, void *user);

@@ -31,6 +31,26 @@ int ppl__optim_states(const struct optim *o)
 
 /* ---- the numbers of a step --------------------------------------------------------------------------------------- */
 
+static const optim_rule *rule_of(const svi *s, const visited *v)
+{
+    return v->moment->rule < 0 ? NULL : &s->rules[v->moment->rule];
+}
+
+/* Whether all parameters that move are of one age. */
+static bool even(const svi *s, const visited *v, int n)
+{
+    int64_t age = -1;
+    for (int i = 0; i < n; i++) {
+        const optim_rule *rule = rule_of(s, &v[i]);
+        if (rule && rule->frozen)
+            continue;
+        if (age >= 0 && age != v[i].moment->commits)
+            return false;
+        age = v[i].moment->commits;
+    }
+    return true;
+}
+
 void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots *slots)
 {
     const struct optim *o = &s->optim;
@@ -42,19 +62,19 @@ void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots
                             .clip_negative = ad__bind_scalar(c, -o->clip_value),
                             .clip_norm = ad__bind_scalar(c, o->clip_tensor_norm),
                             .clip_global = ad__bind_scalar(c, o->clip_global_norm) };
+    slots->even = even(s, v, n);
+    const visited *before = NULL; /* the parameter whose numbers were bound last */
     double bias1 = 0, bias2 = 0, decayed = 1;
     for (int i = 0; i < n; i++) {
-        const optim_rule *rule = v[i].moment->rule < 0 ? NULL : &s->rules[v[i].moment->rule];
-        const moment *before = i ? v[i - 1].moment : NULL;
-        int64_t t = v[i].moment->commits + 1;
+        const moment *m = v[i].moment;
+        const optim_rule *rule = rule_of(s, &v[i]);
+        int64_t t = m->commits + 1;
         v[i].frozen = rule && rule->frozen;
-        if (before && before->commits + 1 == t && before->rule == v[i].moment->rule) { /* as mostly: the same numbers */
-            v[i].step = v[i - 1].step;
-            v[i].correction = v[i - 1].correction;
-            v[i].decay = v[i - 1].decay;
+        if (before && slots->even && before->moment->rule == m->rule) {
+            v[i].step = before->step, v[i].correction = before->correction, v[i].decay = before->decay;
             continue;
         }
-        if (!before || before->commits + 1 != t) {
+        if (!before || before->moment->commits != m->commits) {
             bias1 = 1 - pow(o->beta1, (double)t);
             bias2 = sqrt(1 - pow(o->beta2, (double)t));
             decayed = o->lrd == 1 ? 1 : pow(o->lrd, (double)t);
@@ -80,6 +100,7 @@ void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots
         v[i].step = ad__bind_scalar(c, -step);
         v[i].correction = ad__bind_scalar(c, correction);
         v[i].decay = ad__bind_scalar(c, decay);
+        before = &v[i];
     }
 }
 

@@ -12,6 +12,7 @@ typedef struct held {
     tape_mark recorded; /* the program: a run appends to it, and is cut off */
     uint32_t generation; /* of the context: another one means that somebody recorded in between */
     int64_t again;       /* steps made without recording */
+    uint64_t plan;       /* that ran last, 0: none */
     int n;
     ppl_arg args[PPL_MAX_ARGS]; /* those the tape stands for */
 } held;
@@ -172,6 +173,7 @@ static double first(ad_context *c, held *h, svi *s, int n, const ppl_arg *args)
     if (!ad__tape_open(c, stream, run))
         return NAN;
     h->again = 0;
+    h->plan = 0;
     h->n = n;
     st->in_step = true;
     if (ppl__call_arguments(c, s->call, n, args) && ppl__step_record(c, s, true, &h->step)) {
@@ -217,6 +219,9 @@ static double again(ad_context *c, held *h)
     t->place[p->loss] = (place){ .kind = PLACE_NONE };
     t->n_scalars = p->numbers;
     ppl__optim_bind(c, p->svi, p->visited, p->n, &p->slots);
+    h->plan = p->attrs[3] == p->slots.even ? h->plan : 0;
+    p->attrs[3] = p->slots.even;
+    p->request.serial = &h->plan;
     if (ad__run(c, &p->request, &finite))
         loss = ppl__step_finish(c, p, finite);
     ad__tape_rewind(c, t, &h->recorded);
