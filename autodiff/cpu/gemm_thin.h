@@ -51,9 +51,46 @@ INLINE void row_block(int vecs, int chains, int64_t k, const real *x, int64_t st
             store_part(y + v * W, add ? load_part(y + v * W, last) + sum[v] : sum[v], last);
 }
 
+/* x (k), b (k, n) without gaps -> y (n), n constant and at most 4: LANES sums of each, which the compiler turns into
+ * vectors. */
+INLINE void short_rows(int n, int64_t k, const real *restrict x, const real *restrict b, real *restrict y, int add)
+{
+    enum { LANES = 16 };
+    real sum[4][LANES] = {{0}};
+    int64_t i = 0;
+    for (; i + LANES <= k; i += LANES)
+        for (int l = 0; l < LANES; l++)
+            for (int j = 0; j < n; j++)
+                sum[j][l] = real_fma(x[i + l], b[(i + l) * n + j], sum[j][l]);
+    for (int l = 0; i + l < k; l++)
+        for (int j = 0; j < n; j++)
+            sum[j][l] = real_fma(x[i + l], b[(i + l) * n + j], sum[j][l]);
+    for (int j = 0; j < n; j++) {
+        for (int half = LANES / 2; half; half /= 2)
+            for (int l = 0; l < half; l++)
+                sum[j][l] += sum[j][l + half];
+        y[j] = add ? y[j] + sum[j][0] : sum[j][0];
+    }
+}
+
 /* a (rows, k), b (k, columns) -> c (rows, columns), a row at a time */
 static void multiply_rows(part p)
 {
+    if (p.rows == 1 && p.a_column == 1 && p.ldb == p.columns)
+        switch (p.columns) {
+        case 1:
+            short_rows(1, p.k, p.a, p.b, p.c, p.add);
+            return;
+        case 2:
+            short_rows(2, p.k, p.a, p.b, p.c, p.add);
+            return;
+        case 3:
+            short_rows(3, p.k, p.a, p.b, p.c, p.add);
+            return;
+        case 4:
+            short_rows(4, p.k, p.a, p.b, p.c, p.add);
+            return;
+        }
     for (; p.rows > 0; p.rows--, p.a += p.a_row, p.c += p.ldc) {
         const real *b = p.b;
         real *y = p.c;
