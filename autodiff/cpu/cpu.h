@@ -100,7 +100,7 @@ typedef struct tile_slot {
 } tile_slot;
 typedef struct tile_member {
     elementwise_kernel *run;
-    scalar_kernel *scalar;
+    small_kernel *small;
     int16_t out, in[4];
 } tile_member;
 typedef struct tile_program {

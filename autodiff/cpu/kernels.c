@@ -14,16 +14,36 @@
 #define INDEPENDENT _Pragma("GCC ivdep")
 #endif
 #define LOOP INDEPENDENT for (int64_t i = 0; i < n; i++)
-/* A scalar kernel ends with a call that the compiler makes a jump: what o->run of the next one needs is in place. */
-#define SCALAR(name) static void scalar_##name(const small_op *o)
-#define READ(j) (*(const real *)o->in[j])
-#define RESULT(value) (*(real *)o->out = (value), o[1].run.scalar(o + 1))
-#define AD_OP1(name, formula, ...)                                                                                     \
-    SCALAR(name)                                                                                                       \
+/* Small operations, for one element and for whole lines: each ends with a call that the compiler makes a jump. */
+#define SMALL_KERNEL(name) static void name(const small_op *o)
+#define NEXT() o[1].run(o + 1)
+#define IN(j, i) ((const real *)o->in[j])[i]
+#define OUT(i) ((real *)o->out)[i]
+#define OPERANDS1(i) real x = IN(0, i);
+#define OPERANDS2(i) real a = IN(0, i), b = IN(1, i);
+#define OPERANDS3(i) real a = IN(0, i), b = IN(1, i), c = IN(2, i);
+#define OPERANDS4(i) real a = IN(0, i), b = IN(1, i), c = IN(2, i), d = IN(3, i);
+/* The compiler sees that no element is left over. */
+#define EACH_OF_LINES INDEPENDENT for (int64_t i = 0, n = o->n & -(int64_t)LINE; i < n; i++)
+enum { LINE = 64 / sizeof(real) };
+#define SMALL(name, OPERANDS, formula)                                                                                 \
+    SMALL_KERNEL(scalar_##name)                                                                                        \
     {                                                                                                                  \
-        real x = READ(0);                                                                                              \
-        RESULT(formula);                                                                                               \
+        OPERANDS(0)                                                                                                    \
+        OUT(0) = formula;                                                                                              \
+        NEXT();                                                                                                        \
     }                                                                                                                  \
+    SMALL_KERNEL(lines_##name)                                                                                         \
+    {                                                                                                                  \
+        EACH_OF_LINES                                                                                                  \
+        {                                                                                                              \
+            OPERANDS(i)                                                                                                \
+            OUT(i) = formula;                                                                                          \
+        }                                                                                                              \
+        NEXT();                                                                                                        \
+    }
+#define AD_OP1(name, formula, ...)                                                                                     \
+    SMALL(name, OPERANDS1, formula)                                                                                    \
     ELEMENTWISE(name)                                                                                                  \
     {                                                                                                                  \
         (void)b_, (void)c_, (void)d_;                                                                                  \
@@ -36,11 +56,7 @@
         }                                                                                                              \
     }
 #define AD_OP2(name, formula, ...)                                                                                     \
-    SCALAR(name)                                                                                                       \
-    {                                                                                                                  \
-        real a = READ(0), b = READ(1);                                                                                 \
-        RESULT(formula);                                                                                               \
-    }                                                                                                                  \
+    SMALL(name, OPERANDS2, formula)                                                                                    \
     ELEMENTWISE(name)                                                                                                  \
     {                                                                                                                  \
         (void)c_, (void)d_;                                                                                            \
@@ -53,11 +69,7 @@
         }                                                                                                              \
     }
 #define AD_OP3(name, formula, ...)                                                                                     \
-    SCALAR(name)                                                                                                       \
-    {                                                                                                                  \
-        real a = READ(0), b = READ(1), c = READ(2);                                                                    \
-        RESULT(formula);                                                                                               \
-    }                                                                                                                  \
+    SMALL(name, OPERANDS3, formula)                                                                                    \
     ELEMENTWISE(name)                                                                                                  \
     {                                                                                                                  \
         (void)d_;                                                                                                      \
@@ -70,11 +82,7 @@
         }                                                                                                              \
     }
 #define AD_OP4(name, formula, ...)                                                                                     \
-    SCALAR(name)                                                                                                       \
-    {                                                                                                                  \
-        real a = READ(0), b = READ(1), c = READ(2), d = READ(3);                                                       \
-        RESULT(formula);                                                                                               \
-    }                                                                                                                  \
+    SMALL(name, OPERANDS4, formula)                                                                                    \
     ELEMENTWISE(name)                                                                                                  \
     {                                                                                                                  \
         real *out = out_;                                                                                              \
@@ -102,17 +110,30 @@ static void softplus_and_sigmoid(int64_t n, void *out_, const void *x_, const vo
     }
 }
 
-SCALAR(softplus_and_sigmoid)
+SMALL_KERNEL(scalar_softplus_and_sigmoid)
 {
-    real x = READ(0);
+    real x = IN(0, 0);
+    OUT(0) = real_softplus(x);
     *(real *)(uintptr_t)o->in[1] = real_sigmoid(x);
-    RESULT(real_softplus(x));
+    NEXT();
 }
-SCALAR(copy)
+SMALL_KERNEL(lines_softplus_and_sigmoid)
 {
-    RESULT(READ(0));
+    softplus_and_sigmoid(o->n, o->out, o->in[0], o->in[1], NULL, NULL);
+    NEXT();
 }
-SCALAR(end)
+SMALL_KERNEL(small_copy)
+{
+    OUT(0) = IN(0, 0);
+    NEXT();
+}
+SMALL_KERNEL(small_splat)
+{
+    real value = IN(0, 0);
+    EACH_OF_LINES OUT(i) = value;
+    NEXT();
+}
+SMALL_KERNEL(small_end)
 {
     (void)o;
 }
@@ -322,9 +343,18 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
 #define AD_OP4(name, ...) [OP_##name] = scalar_##name,
 #include "autodiff/ops.def"
     },
+    .lines = {
+#define AD_OP1(name, ...) [OP_##name] = lines_##name,
+#define AD_OP2(name, ...) [OP_##name] = lines_##name,
+#define AD_OP3(name, ...) [OP_##name] = lines_##name,
+#define AD_OP4(name, ...) [OP_##name] = lines_##name,
+#include "autodiff/ops.def"
+    },
     .scalar_softplus_and_sigmoid = scalar_softplus_and_sigmoid,
-    .scalar_copy = scalar_copy,
-    .scalar_end = scalar_end,
+    .lines_softplus_and_sigmoid = lines_softplus_and_sigmoid,
+    .small_copy = small_copy,
+    .small_splat = small_splat,
+    .small_end = small_end,
     .splat = splat,
     .store = store,
     .store_apart = store_apart,

@@ -9,15 +9,14 @@
 /* out[i] = formula(a[i], b[i], c[i], d[i]); out may be any of the operands, else they do not overlap. */
 typedef void elementwise_kernel(int64_t n, void *out, const void *a, const void *b, const void *c, const void *d);
 
-/* One operation of a small program, with its addresses. A scalar one computes a single element, with the bits of the
- * loop above, and goes on to the operation behind it, so that nothing stands between two; the last is scalar_end. */
+/* One operation of a small program, with its addresses, on one element or on whole lines of 64 bytes: n elements. It
+ * gives the bits of the loop above, and goes on to the operation behind it, so that nothing stands between two; the last
+ * is small_end. */
 typedef struct small_op small_op;
-typedef void scalar_kernel(const small_op *o);
+typedef void small_kernel(const small_op *o);
 struct small_op {
-    union {
-        elementwise_kernel *loop;
-        scalar_kernel *scalar;
-    } run;
+    small_kernel *run;
+    int64_t n;
     void *out;
     const void *in[4];
 };
@@ -36,7 +35,9 @@ typedef struct cpu_kernels {
     elementwise_kernel *elementwise[N_ELEMENTWISE];
     elementwise_kernel
         *softplus_and_sigmoid; /* of a, into out and b: bit-equal to the two, for the price of one exponential */
-    scalar_kernel *scalar[N_ELEMENTWISE], *scalar_softplus_and_sigmoid, *scalar_copy, *scalar_end;
+    small_kernel *scalar[N_ELEMENTWISE], *lines[N_ELEMENTWISE];
+    small_kernel *scalar_softplus_and_sigmoid, *lines_softplus_and_sigmoid;
+    small_kernel *small_copy, *small_splat, *small_end; /* one element; one into lines; nothing */
     void (*splat)(int64_t n, void *out, const void *value); /* out[i] = *value */
     void (*store)(void *out, int64_t i, double value);      /* ((real *)out)[i] = value, from a double */
     void (*store_apart)(int64_t n, const double *value, void *out); /* each a real at the start of its own 8 bytes */

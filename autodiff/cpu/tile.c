@@ -132,71 +132,56 @@ static void fill_splats(const cpu_step *s, const tile_program *t, int64_t n, cha
 
 /* ---- programs of one tile: small models are made of them --------------------------------------------------------- */
 
-/* The operations of a program of one tile, with the addresses of this epoch. */
+/* Memory other than the user's comes in whole lines, and so do the pieces of scratch: operations run to the end of the
+ * last one, where they need no remainder. What they make of the elements behind the size, nobody reads. */
+static int64_t whole_lines(int64_t size, size_t element)
+{
+    int64_t line = LINE / (int64_t)element;
+    return (size + line - 1) / line * line;
+}
+
+/* The operations of a program of one tile, with the addresses of this epoch. A scalar one begins by loading its spread
+ * operands, one of lines by filling its splats. */
 static void find_operations(const cpu_step *s, tile_program *t)
 {
     const cpu_state *state = s->program->state;
     const cpu_kernels *k = state->kernels;
+    size_t element = (size_t)k->bits / 8;
+    int64_t n = whole_lines(t->size, element);
     char *at[TILE_SLOTS];
-    find_slots(s, t, state->scratch, 0, (size_t)k->bits / 8, at);
+    find_slots(s, t, state->scratch, 0, element, at);
     small_op *o = t->op;
     for (int32_t j = 0; j < t->n_spreads && t->size == 1; j++)
-        *o++ = (small_op){ .run.scalar = k->scalar_copy, .out = at[t->spread_slot[j]] };
-    for (const tile_member *m = t->member; m < t->member + t->n_members; m++, o++) {
-        o->out = at[m->out];
-        for (int j = 0; j < 4; j++)
-            o->in[j] = at[m->in[j]];
-        if (t->size != 1)
-            o->run.loop = m->run;
-        else
-            o->run.scalar = m->scalar;
+        *o++ = (small_op){ k->small_copy, 1, at[t->spread_slot[j]], { NULL } };
+    for (int32_t j = 0; j < t->n_splats; j++) {
+        int16_t i = t->splat_slot[j];
+        *o++ = (small_op){ k->small_splat, n, at[i], { step_pointer(s, t->slot[i].pointer) } };
     }
-    o->run.scalar = k->scalar_end;
+    for (const tile_member *m = t->member; m < t->member + t->n_members; m++)
+        *o++ = (small_op){ m->small, n, at[m->out], { at[m->in[0]], at[m->in[1]], at[m->in[2]], at[m->in[3]] } };
+    o->run = k->small_end;
     t->epoch = s->program->epoch;
     t->scratch = state->scratch;
 }
 
-static inline void refresh_operations(const cpu_step *s, tile_program *t)
-{
-    if (t->epoch != s->program->epoch || t->scratch != s->program->state->scratch)
-        find_operations(s, t);
-}
-
-static void run_scalars(const void *job, int64_t from, int64_t to, int thread)
-{
-    const cpu_step *s = job;
-    tile_program *t = s->detail;
-    (void)from, (void)to, (void)thread;
-    refresh_operations(s, t);
-    for (int32_t j = 0; j < t->n_spreads; j++)
-        t->op[j].in[0] = step_pointer(s, t->slot[t->spread_slot[j]].pointer);
-    t->op->run.scalar(t->op);
-}
-
-/* Memory other than the user's comes in whole lines, and so do the pieces of scratch: kernels run to the end of the last
- * one, where they need no remainder. What they make of the elements behind the size, nobody reads. */
 static void run_single_tile(const void *job, int64_t from, int64_t to, int thread)
 {
     const cpu_step *s = job;
     tile_program *t = s->detail;
     const cpu_state *state = s->program->state;
     size_t element = (size_t)state->kernels->bits / 8;
-    int64_t line = LINE / (int64_t)element, whole = (t->size + line - 1) & -line;
     (void)from, (void)to, (void)thread;
-    refresh_operations(s, t);
+    if (t->epoch != s->program->epoch || t->scratch != state->scratch)
+        find_operations(s, t);
     for (int32_t j = 0; j < t->n_spreads; j++) {
         const tile_slot *slot = &t->slot[t->spread_slot[j]];
-        cpu_spread(slot->spread, element, 0, t->size, step_pointer(s, slot->pointer),
-                   state->scratch + (size_t)slot->scratch * TILE * element);
+        if (t->size == 1)
+            t->op[j].in[0] = step_pointer(s, slot->pointer);
+        else
+            cpu_spread(slot->spread, element, 0, t->size, step_pointer(s, slot->pointer),
+                       state->scratch + (size_t)slot->scratch * TILE * element);
     }
-    for (int32_t j = 0; j < t->n_splats; j++) {
-        const tile_slot *slot = &t->slot[t->splat_slot[j]];
-        state->kernels->splat(whole, state->scratch + (size_t)slot->scratch * TILE * element,
-                              step_pointer(s, slot->pointer));
-    }
-    const small_op *end = t->op + t->n_members;
-    for (const small_op *o = t->op; o < end; o++)
-        o->run.loop(whole, o->out, o->in[0], o->in[1], o->in[2], o->in[3]);
+    t->op->run(t->op);
 }
 
 /* ---- programs of many tiles -------------------------------------------------------------------------------------- */
@@ -277,7 +262,7 @@ static int16_t outside_slot(tiler *l, int32_t node, int32_t shape)
     bool user = l->tiles->size <= TILE && l->plan->place[node].kind == PLACE_BOUND; /* may end within a line, and move */
     if (same_order(&from->shape, &loop->shape) && !user)
         slot.kind = SLOT_MEMORY;
-    else if (from->size == 1 && l->tiles->size != 1)
+    else if (from->size == 1 && !user)
         slot.kind = SLOT_SPLAT;
     int32_t pointer = cpu_pointer_new(l->program, l->plan->place[node]);
     if (pointer < 0)
@@ -373,7 +358,7 @@ static bool lower_member(tiler *l, int32_t a)
     tile_member *to = &l->tiles->member[l->tiles->n_members++];
     const cpu_kernels *k = l->program->state->kernels;
     to->run = k->elementwise[p->node[m].op];
-    to->scalar = k->scalar[p->node[m].op];
+    to->small = (l->tiles->size == 1 ? k->scalar : k->lines)[p->node[m].op];
     for (int j = 0; j < p->node[m].n_inputs; j++) {
         int32_t shape, from = ad__plan_operand(p, plan_inputs(p, m)[j], &shape);
         int32_t inside = member_of(l, from);
@@ -387,7 +372,7 @@ static bool lower_member(tiler *l, int32_t a)
     int32_t beside = sigmoid_beside(l, a);
     if (beside >= 0) { /* two results: neither may lie where the operand does, so they come before it is freed */
         to->run = k->softplus_and_sigmoid;
-        to->scalar = k->scalar_softplus_and_sigmoid;
+        to->small = l->tiles->size == 1 ? k->scalar_softplus_and_sigmoid : k->lines_softplus_and_sigmoid;
         if ((to->in[1] = result_slot(l, beside)) < 0 || (to->out = result_slot(l, a)) < 0)
             return false;
         l->done[beside] = true;
@@ -437,8 +422,8 @@ bool cpu_lower_tiles(cpu_program *p, const plan_item *item)
             t->splat_slot[t->n_splats++] = i;
     }
     if (t->size <= TILE) {
-        l.step->run = t->size == 1 ? run_scalars : run_single_tile;
-        t->op = cpu_detail(p, (size_t)(t->n_members + t->n_spreads + 1) * sizeof *t->op);
+        l.step->run = run_single_tile;
+        t->op = cpu_detail(p, (size_t)(t->n_members + t->n_spreads + t->n_splats + 1) * sizeof *t->op);
         if (!t->op)
             return false;
     }
