@@ -141,11 +141,9 @@ static bool needs_bound(const plan *p, int32_t slot)
     return false;
 }
 
-bool ad__run(ad_context *c, const run_request *r, bool *finite)
+/* Appends the node that stands for the request: with it the tape is the plan's key. */
+static bool append_run(ad_context *c, tape *t, const run_request *r)
 {
-    if (finite) *finite = true;
-    if (!ad__ok(c)) return false;
-    tape *t = c->tape;
     int64_t attrs[64] = { r->final | r->commit << 1, t->n_scalars };
     if (r->n_attrs > 62) {
         ad__fail(c, AD_ERROR_LIMIT, NULL, "a run request with %d attributes", r->n_attrs);
@@ -156,9 +154,17 @@ bool ad__run(ad_context *c, const run_request *r, bool *finite)
     t->site = -1;
     node_id mark = ad__append(c, OP_run, AD_REAL, 0, r->roots, r->n_roots, attrs, r->n_attrs + 2, -1);
     t->site = site;
-    if (mark < 0) return false;
-    uint64_t hash = 0;
+    return mark >= 0;
+}
+
+bool ad__run(ad_context *c, const run_request *r, bool *finite)
+{
+    if (finite) *finite = true;
+    if (!ad__ok(c)) return false;
+    tape *t = c->tape;
     bool known = r->serial && c->n_plans && c->plans[0]->serial == *r->serial;
+    if (!known && !append_run(c, t, r)) return false;
+    uint64_t hash = 0;
     plan *p = known ? c->plans[0] : find(c, t, &hash);
     if (p) {
         c->counters.hits++;

@@ -51,6 +51,12 @@ static bool even(const svi *s, const visited *v, int n)
     return true;
 }
 
+/* 1 - beta^t; below e^-38 < 2^-54 the power changes no bit of it, and costs as much as a few parameters. */
+static double less_power(double beta, double t)
+{
+    return t * (1 - beta) > 38 ? 1 : 1 - pow(beta, t);
+}
+
 void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots *slots)
 {
     const struct optim *o = &s->optim;
@@ -75,8 +81,8 @@ void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots
             continue;
         }
         if (!before || before->moment->commits != m->commits) {
-            bias1 = 1 - pow(o->beta1, (double)t);
-            bias2 = sqrt(1 - pow(o->beta2, (double)t));
+            bias1 = less_power(o->beta1, (double)t);
+            bias2 = sqrt(less_power(o->beta2, (double)t));
             decayed = o->lrd == 1 ? 1 : pow(o->lrd, (double)t);
         }
         double lr = (rule && rule->lr ? rule->lr : o->lr) * schedule,

@@ -186,9 +186,20 @@ static void add_row(int64_t n, const void *x_, void *out_)
 
 /* ---- reductions -------------------------------------------------------------------------------------------------- */
 
-enum {
-    LANES = 32
-}; /* partial results of a row, whatever the vectors' width: the order of additions is fixed by n alone */
+enum { LANES = 32 }; /* partial results of a row, whatever the vectors' width: the order of additions is fixed by n alone */
+
+/* lane[0] becomes the sum of all, pairs first; widths are constants, for the compiler. */
+#define HALVE(lane, half)                                                                                              \
+    for (int j = 0; j < half; j++)                                                                                     \
+    lane[j] += lane[j + half]
+#define FOLD(lane)                                                                                                     \
+    do {                                                                                                               \
+        HALVE(lane, 16);                                                                                               \
+        HALVE(lane, 8);                                                                                                \
+        HALVE(lane, 4);                                                                                                \
+        HALVE(lane, 2);                                                                                                \
+        HALVE(lane, 1);                                                                                                \
+    } while (0)
 
 static void sum_rows(int64_t rows, int64_t n, const void *x_, void *out_)
 {
@@ -201,9 +212,7 @@ static void sum_rows(int64_t rows, int64_t n, const void *x_, void *out_)
             for (int j = 0; j < LANES; j++)
                 lane[j] += x[i + j];
         if (i)
-            for (int width = LANES / 2; width; width /= 2)
-                for (int j = 0; j < width; j++)
-                    lane[j] += lane[j + width];
+            FOLD(lane);
         for (; i < n; i++)
             sum += x[i];
         out[r] = lane[0] + sum;
@@ -263,9 +272,7 @@ static inline double total_of(int64_t n, const real *x)
         for (; i + LANES <= n; i += LANES)
             for (int j = 0; j < LANES; j++)
                 lane[j] += (double)x[i + j];
-        for (int width = LANES / 2; width; width /= 2)
-            for (int j = 0; j < width; j++)
-                lane[j] += lane[j + width];
+        FOLD(lane);
         for (; i < n; i++)
             sum += (double)x[i];
         return lane[0] + sum;
