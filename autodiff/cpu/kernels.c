@@ -380,5 +380,5 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
     .from_int64 = from_int64,
     .uniform = uniform,
     .normal = normal,
-    .draw_parts = CPU_NAME(fill_parts),
+    .draw_batch = CPU_NAME(fill_batch),
 };

@@ -61,7 +61,7 @@ typedef struct cpu_kernels {
     /* elements [from, to) of the stream (autodiff/philox.h); out points at element `from` */
     void (*uniform)(void *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw, uint32_t run);
     void (*normal)(void *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw, uint32_t run);
-    void (*draw_parts)(int parts, const draw_part *part, bool normal, uint64_t key, uint32_t run);
+    void (*draw_batch)(const draw_batch *d, uint64_t key, uint32_t run);
 } cpu_kernels;
 
 #define CPU_DECLARE_KERNELS(isa) extern const cpu_kernels cpu_kernels_f32_##isa, cpu_kernels_f64_##isa;

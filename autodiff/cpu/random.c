@@ -148,42 +148,27 @@ void CPU_NAME(fill_normal)(real *out, int64_t from, int64_t to, uint64_t key, ui
     fill(normals, few_normals, &s, out, from, to);
 }
 
-/* The parts' blocks side by side, in as many vectors as they need. Lanes are computed for all of them where one part
- * needs them. */
-void CPU_NAME(fill_parts)(int parts, const draw_part *part, bool normal, uint64_t key, uint32_t run)
+/* The blocks side by side, in as many vectors as they need; a pair of lanes is computed for all where one part needs it. */
+void CPU_NAME(fill_batch)(const draw_batch *d, uint64_t key, uint32_t run)
 {
     real_bits bits[DRAW_LANES][DRAW_BLOCKS] = { { 0 } };
     real z[DRAW_LANES][DRAW_BLOCKS];
-    uint64_t counter[3][DRAW_BLOCKS] = { { 0 } };
-    int blocks = 0, lanes = 0;
-    for (int i = 0; i < parts; i++) {
-        for (int32_t block = 0; block * DRAW_LANES < part[i].n; block++, blocks++) {
-            counter[0][blocks] = (uint64_t)block;
-            counter[1][blocks] = (uint64_t)part[i].draw << 16;
-            counter[2][blocks] = part[i].site;
-        }
-        lanes = part[i].n > lanes ? part[i].n : lanes;
-    }
-    for (int j = 0; j < blocks; j += WIDTH) {
+    for (int j = 0; j < d->blocks; j += WIDTH) {
         words c[4];
         for (int k = 0; k < 3; k++)
-            memcpy(&c[k], &counter[k][j], sizeof c[k]);
+            memcpy(&c[k], &d->counter[k][j], sizeof c[k]);
         c[3] = c[0] - c[0] + run;
         block_bits(c, key, DRAW_BLOCKS, &bits[0][j]);
     }
-    for (int lane = 0; lane < DRAW_LANES && lane < lanes; lane += 2) {
-        if (normal)
+    for (int lane = 0; lane < DRAW_LANES && lane < d->longest; lane += 2) {
+        if (d->normal)
             for (int j = 0; j < DRAW_BLOCKS; j++)
                 draw_normals_of(bits[lane][j], bits[lane + 1][j], &z[lane][j], &z[lane + 1][j]);
         else
             for (int j = 0; j < DRAW_BLOCKS; j++)
                 z[lane][j] = draw_uniform_of(bits[lane][j]), z[lane + 1][j] = draw_uniform_of(bits[lane + 1][j]);
     }
-    blocks = 0;
-    for (int i = 0; i < parts; i++) {
-        real *out = part[i].out;
-        for (int32_t k = 0; k < part[i].n; k++)
-            out[k] = z[k % DRAW_LANES][blocks + k / DRAW_LANES];
-        blocks += (part[i].n + DRAW_LANES - 1) / DRAW_LANES;
-    }
+    for (const draw_part *p = d->part; p < d->part + d->parts; p++)
+        for (int32_t k = 0; k < p->n; k++)
+            ((real *)p->out)[k] = z[k % DRAW_LANES][p->block + k / DRAW_LANES];
 }

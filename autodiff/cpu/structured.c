@@ -214,10 +214,8 @@ static void run_random(const void *job, int64_t from, int64_t to, int thread)
 
 /* Small draws of one depth */
 typedef struct draws {
-    bool normal;
-    int32_t depth, parts, blocks;
-    draw_part part[DRAW_BLOCKS];
-    int32_t pointer[DRAW_BLOCKS]; /* the program's, of each part */
+    draw_batch batch;
+    int32_t depth, pointer[DRAW_BLOCKS]; /* the program's, of each part */
 } draws;
 
 static void run_draws(const void *job, int64_t from, int64_t to, int thread)
@@ -225,9 +223,9 @@ static void run_draws(const void *job, int64_t from, int64_t to, int thread)
     const cpu_step *s = job;
     (void)from, (void)to, (void)thread;
     draws *d = s->detail;
-    for (int i = 0; i < d->parts; i++)
-        d->part[i].out = s->program->pointer[d->pointer[i]];
-    kernels(s)->draw_parts(d->parts, d->part, d->normal, s->program->bind->key, s->program->bind->run);
+    for (int i = 0; i < d->batch.parts; i++)
+        d->batch.part[i].out = s->program->pointer[d->pointer[i]];
+    kernels(s)->draw_batch(&d->batch, s->program->bind->key, s->program->bind->run);
 }
 
 static void run_random_index(const void *job, int64_t from, int64_t to, int thread)
@@ -371,22 +369,29 @@ static bool lower_draws(cpu_program *p, int32_t node, int32_t blocks)
     const plan *pl = p->plan;
     const int64_t *a = plan_attrs(pl, node);
     bool normal = pl->node[node].op == OP_random_normal;
-    int32_t depth = pl->item[pl->item_of[node]].depth;
+    int32_t depth = pl->item[pl->item_of[node]].depth, n = (int32_t)plan_size(pl, node);
     draws *d = p->draws >= 0 ? p->step[p->draws].detail : NULL;
-    if (d && d->depth == depth && d->normal == normal && d->blocks + blocks <= DRAW_BLOCKS) {
+    if (d && d->depth == depth && d->batch.normal == normal && d->batch.blocks + blocks <= DRAW_BLOCKS) {
         memmove(p->step + p->draws, p->step + p->draws + 1, (size_t)(--p->n_steps - p->draws) * sizeof *p->step);
         p->draws = -1;
     } else if ((d = cpu_detail(p, sizeof *d))) {
-        *d = (draws){ .normal = normal, .depth = depth };
+        d->batch.normal = normal;
+        d->depth = depth;
     }
     cpu_step *s = d ? cpu_step_new(p, run_draws, node) : NULL;
     if (!s)
         return false;
     s->detail = d;
-    d->pointer[d->parts] = s->pointer;
-    d->part[d->parts++] = (draw_part){ .site = (uint32_t)a[0], .draw = (uint32_t)a[1], .n = (int32_t)plan_size(pl, node) };
-    d->blocks += blocks;
     p->draws = p->n_steps - 1;
+    draw_batch *b = &d->batch;
+    d->pointer[b->parts] = s->pointer;
+    b->part[b->parts++] = (draw_part){ .n = n, .block = b->blocks };
+    b->longest = n > b->longest ? n : b->longest;
+    for (int32_t i = 0; i < blocks; i++, b->blocks++) {
+        b->counter[0][b->blocks] = (uint64_t)i;
+        b->counter[1][b->blocks] = (uint64_t)a[1] << 16;
+        b->counter[2][b->blocks] = (uint64_t)a[0];
+    }
     return true;
 }
 
