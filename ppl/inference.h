@@ -55,7 +55,6 @@ typedef struct visited {
 /* The numbers that all parameters share. */
 typedef struct optim_slots {
     int32_t beta1, beta2, eps, clip, clip_negative, clip_norm, clip_global;
-    bool even; /* all parameters are of one age: those under one rule share their numbers with the one before */
 } optim_slots;
 
 void ppl__optim_defaults(struct optim *o);
@@ -77,7 +76,7 @@ typedef struct step {
     optim_slots slots;
     int64_t numbers; /* scalars of the tape before the optimiser's */
     node_id loss;
-    int64_t attrs[4];
+    int64_t attrs[3];
     run_request request;
 } step;
 

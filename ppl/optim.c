@@ -36,7 +36,8 @@ static const optim_rule *rule_of(const svi *s, const visited *v)
     return v->moment->rule < 0 ? NULL : &s->rules[v->moment->rule];
 }
 
-/* Whether all parameters that move are of one age. */
+/* Whether all parameters that move are of one age: then those under one rule share their numbers. Ages that agree by
+ * chance do not count, or each chance would make a plan of its own. */
 static bool even(const svi *s, const visited *v, int n)
 {
     int64_t age = -1;
@@ -68,7 +69,7 @@ void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots
                             .clip_negative = ad__bind_scalar(c, -o->clip_value),
                             .clip_norm = ad__bind_scalar(c, o->clip_tensor_norm),
                             .clip_global = ad__bind_scalar(c, o->clip_global_norm) };
-    slots->even = even(s, v, n);
+    bool shared = even(s, v, n);
     const visited *before = NULL; /* the parameter whose numbers were bound last */
     double bias1 = 0, bias2 = 0, decayed = 1;
     for (int i = 0; i < n; i++) {
@@ -76,7 +77,7 @@ void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots
         const optim_rule *rule = rule_of(s, &v[i]);
         int64_t t = m->commits + 1;
         v[i].frozen = rule && rule->frozen;
-        if (before && slots->even && before->moment->rule == m->rule) {
+        if (before && shared && before->moment->rule == m->rule) {
             v[i].step = before->step, v[i].correction = before->correction, v[i].decay = before->decay;
             continue;
         }

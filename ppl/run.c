@@ -219,8 +219,6 @@ static double again(ad_context *c, held *h)
     t->place[p->loss] = (place){ .kind = PLACE_NONE };
     t->n_scalars = p->numbers;
     ppl__optim_bind(c, p->svi, p->visited, p->n, &p->slots);
-    h->plan = p->attrs[3] == p->slots.even ? h->plan : 0;
-    p->attrs[3] = p->slots.even;
     p->request.serial = &h->plan;
     if (ad__run(c, &p->request, &finite))
         loss = ppl__step_finish(c, p, finite);

@@ -315,10 +315,9 @@ bool ppl__step_record(ad_context *c, svi *s, bool train, step *p)
     p->attrs[0] = (int64_t)s->id;
     p->attrs[1] = ad__node(c, p->estimate.surrogate, "the surrogate loss");
     p->attrs[2] = (int64_t)h;
-    p->attrs[3] = p->slots.even;
     p->request.commit = true;
     p->request.attrs = p->attrs;
-    p->request.n_attrs = 4;
+    p->request.n_attrs = 3;
     p->request.expand = expand;
     p->request.user = p;
     return ad__ok(c);

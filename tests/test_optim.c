@@ -95,12 +95,55 @@ START_TEST(optimisers_by_hand)
 }
 END_TEST
 
+/* ---- parameters of different ages -------------------------------------------------------------------------------- */
+
+enum { PARAMETERS = 3 };
+static const char *const name[PARAMETERS] = { "p", "q", "r" };
+
+/* Visits the parameters whose bits are set. */
+static void some_model(int visited)
+{
+    for (int i = 0; i < PARAMETERS; i++)
+        if (visited >> i & 1)
+            ppl_sample(i == 0 ? "x" : i == 1 ? "y" : "z", dist_normal(ppl_param(name[i], AD_SCALAR), 1), .obs = ad_constant(i + 2));
+}
+static void some_nothing(int visited)
+{
+    (void)visited;
+}
+
+/* Which parameters share their age changes while the program stays: all three, then {p = q, r}, then {p, q = r}, then
+ * all. Each moves as it does alone. */
+START_TEST(ages_of_their_own)
+{
+    static const int visits[] = { 7, 3, 7, 4, 1, 7, 6, 7, 7 };
+    enum { STEPS = sizeof visits / sizeof *visits };
+    svi *s = svi_new(some_model, some_nothing, .args = PPL_ARGS(int), .optim = optim_adam(.lr = 0.1));
+    for (int i = 0; i < STEPS; i++)
+        ck_assert_msg(isfinite(svi_step(s, visits[i])), "%s", svi_error(s));
+    double together[PARAMETERS];
+    for (int k = 0; k < PARAMETERS; k++)
+        together[k] = parameter(name[k]);
+    svi_free(s);
+    for (int k = 0; k < PARAMETERS; k++) {
+        ppl_param_delete(NULL);
+        s = svi_new(some_model, some_nothing, .args = PPL_ARGS(int), .optim = optim_adam(.lr = 0.1));
+        for (int i = 0; i < STEPS; i++)
+            if (visits[i] >> k & 1)
+                ck_assert(isfinite(svi_step(s, 1 << k)));
+        near(parameter(name[k]), together[k], 0);
+        svi_free(s);
+    }
+}
+END_TEST
+
 Suite *suite_optim(void)
 {
     Suite *s = suite_create("optim");
     TCase *t = tcase_create("optim");
     tcase_add_checked_fixture(t, begin, end);
     tcase_add_test(t, optimisers_by_hand);
+    tcase_add_test(t, ages_of_their_own);
     suite_add_tcase(s, t);
     return s;
 }

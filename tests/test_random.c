@@ -21,6 +21,7 @@ typedef struct {
     void (*uniform64)(double *, int64_t, int64_t, uint64_t, uint32_t, uint32_t, uint32_t);
     void (*normal32)(float *, int64_t, int64_t, uint64_t, uint32_t, uint32_t, uint32_t);
     void (*normal64)(double *, int64_t, int64_t, uint64_t, uint32_t, uint32_t, uint32_t);
+    void (*batch[2])(const draw_batch *, uint64_t, uint32_t);
 } variant;
 
 #define VARIANT(isa)                                                                                                   \
@@ -29,7 +30,8 @@ typedef struct {
       fill_uniform_f32_##isa,                                                                                          \
       fill_uniform_f64_##isa,                                                                                          \
       fill_normal_f32_##isa,                                                                                           \
-      fill_normal_f64_##isa },
+      fill_normal_f64_##isa,                                                                                           \
+      { fill_batch_f32_##isa, fill_batch_f64_##isa } },
 static const variant all_variants[] = { CPU_FOR_EACH_ISA(VARIANT) };
 
 /* How many of them, from the first, this machine can run */
@@ -304,6 +306,43 @@ END_TEST
 
 /* ---- permutations ---- */
 
+/* Draws of several sites at once are each site's own. */
+START_TEST(test_batches)
+{
+    static const int32_t n[] = { 3, 1, 8, 2, 5, 4 };
+    enum { PARTS = sizeof n / sizeof *n, MOST = 8 };
+    const uint64_t key = 0xfedcba9876543210u;
+    for (int i = 0; i < 4 * variants(); i++) {
+        const variant *v = &all_variants[i / 4];
+        bool normal = i & 1, wide = i >> 1 & 1;
+        int lanes = wide ? 2 : 4;
+        _Alignas(8) char out[PARTS][MOST * sizeof(double)], want[MOST * sizeof(double)];
+        draw_batch d = { .normal = normal };
+        for (; d.parts < PARTS; d.parts++) {
+            d.part[d.parts] = (draw_part){ out[d.parts], n[d.parts], d.blocks };
+            d.longest = n[d.parts] > d.longest ? n[d.parts] : d.longest;
+            for (int block = 0; block * lanes < n[d.parts]; block++, d.blocks++) {
+                d.counter[0][d.blocks] = (uint64_t)block;
+                d.counter[1][d.blocks] = (uint64_t)d.parts << 16;
+                d.counter[2][d.blocks] = 0x80000000u + (uint32_t)d.parts;
+            }
+        }
+        ck_assert_int_le(d.blocks, DRAW_BLOCKS);
+        memset(out, 0x55, sizeof out);
+        v->batch[wide](&d, key, 9);
+        for (uint32_t k = 0; k < PARTS; k++) {
+            uint32_t site = 0x80000000u + k;
+            memset(want, 0x55, sizeof want);
+            if (wide)
+                (normal ? v->normal64 : v->uniform64)((double *)(void *)want, 0, n[k], key, site, k, 9);
+            else
+                (normal ? v->normal32 : v->uniform32)((float *)(void *)want, 0, n[k], key, site, k, 9);
+            ck_assert_mem_eq(out[k], want, sizeof want);
+        }
+    }
+}
+END_TEST
+
 START_TEST(test_permutation)
 {
     static unsigned char seen[1 << 20];
@@ -357,6 +396,7 @@ Suite *suite_random(void)
     tcase_add_test(t, test_streams_differ);
     tcase_add_test(t, test_same_bits);
     tcase_add_test(t, test_fill_stays_inside);
+    tcase_add_test(t, test_batches);
     tcase_add_test(t, test_permutation);
     tcase_add_test(t, test_permutation_is_fair);
     suite_add_tcase(s, t);
