@@ -1,8 +1,12 @@
 /* The elementwise operations, every row of autodiff/ops.def from the table itself: values and gradients against closed
  * forms, first and second derivatives against central differences, float against double, broadcasting, masked lanes,
  * ties, NaN. Runs on contexts of its own. */
+#include <math.h>
 #include <stdio.h>
+#include <string.h>
 
+#include "autodiff/cpu/gemm.h"
+#include "autodiff/cpu/kernels.h"
 #include "tests/numeric.h"
 #include "tests/op_forms.h"
 
@@ -461,6 +465,46 @@ START_TEST(test_dtypes)
 }
 END_TEST
 
+/* ---- kernels for one element and for whole lines ----------------------------------------------------------------- */
+
+static bool same_bits(int bits, const void *a, const void *b)
+{
+    if (bits == 64 ? isnan(*(const double *)a) && isnan(*(const double *)b) : isnan(*(const float *)a) && isnan(*(const float *)b))
+        return true;
+    return !memcmp(a, b, (size_t)bits / 8);
+}
+
+/* Every kernel gives the same bits to an element alone, in lines, and in a loop, in every set that this machine runs. */
+START_TEST(test_small_kernels)
+{
+    static const cpu_kernels *const tables[] = {
+#define X(isa) &cpu_kernels_f32_##isa, &cpu_kernels_f64_##isa,
+        CPU_FOR_EACH_ISA(X)
+#undef X
+    };
+    static const double corners[] = { 0, -0.0, INFINITY, -INFINITY, NAN, 1, -1, 1e-310, 3e-39, 90, -90, 0.5 };
+    enum { N = 64, CORNERS = sizeof corners / sizeof *corners };
+    const cpu_kernels *k = tables[_i];
+    _Alignas(64) char x[4][N * sizeof(double)], loop[N * sizeof(double)], lines[N * sizeof(double)], one[sizeof(double)];
+    size_t element = (size_t)k->bits / 8;
+    for (int i = 0; i < 4 * N; i++) /* corners among numbers, every pair of them in some lane */
+        k->store(x[i / N], i % N, (i / N & 1 ? i / 5 : i) % 3 == 0 ? corners[(i / N & 1 ? i / 3 : i) % CORNERS] : sin(i) * 4);
+    for (int op = 0; op < N_ELEMENTWISE; op++) {
+        const small_op line[2] = { { k->lines[op], N, lines, { x[0], x[1], x[2], x[3] } }, { .run = k->small_end } };
+        k->elementwise[op](N, loop, x[0], x[1], x[2], x[3]);
+        line->run(line);
+        for (size_t i = 0; i < N; i++) {
+            size_t at = i * element;
+            const small_op alone[2] = { { k->scalar[op], 1, one, { x[0] + at, x[1] + at, x[2] + at, x[3] + at } },
+                                        { .run = k->small_end } };
+            alone->run(alone);
+            ck_assert_msg(same_bits(k->bits, loop + at, lines + at), "%s of %zu in lines", ad__op_name(op), i);
+            ck_assert_msg(same_bits(k->bits, loop + at, one), "%s of %zu alone", ad__op_name(op), i);
+        }
+    }
+}
+END_TEST
+
 Suite *suite_ops(void)
 {
     Suite *s = suite_create("ops");
@@ -477,6 +521,7 @@ Suite *suite_ops(void)
     tcase_add_loop_test(t, test_nan, 0, 2);
     tcase_add_test(t, test_corners);
     tcase_add_test(t, test_dtypes);
+    tcase_add_loop_test(t, test_small_kernels, 0, 2 * (gemm_cpu_level() + 1));
     suite_add_tcase(s, t);
     return s;
 }

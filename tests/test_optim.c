@@ -98,14 +98,14 @@ END_TEST
 /* ---- parameters of different ages -------------------------------------------------------------------------------- */
 
 enum { PARAMETERS = 3 };
-static const char *const name[PARAMETERS] = { "p", "q", "r" };
+static const char *const name[PARAMETERS] = { "p", "q", "r" }, *const site[PARAMETERS] = { "x", "y", "z" };
 
 /* Visits the parameters whose bits are set. */
 static void some_model(int visited)
 {
     for (int i = 0; i < PARAMETERS; i++)
         if (visited >> i & 1)
-            ppl_sample(i == 0 ? "x" : i == 1 ? "y" : "z", dist_normal(ppl_param(name[i], AD_SCALAR), 1), .obs = ad_constant(i + 2));
+            ppl_sample(site[i], dist_normal(ppl_param(name[i], AD_SCALAR), 1), .obs = ad_constant(i + 2));
 }
 static void some_nothing(int visited)
 {

@@ -216,6 +216,31 @@ START_TEST(test_large_items)
 }
 END_TEST
 
+/* Memory of the user's that ends within a line: nothing behind it is read (the sanitizers see to it) or written, and
+ * where it lies may change from run to run. */
+START_TEST(test_borrowed_ends)
+{
+    enum { N = 5 };
+    for (int run = 0; run < 2; run++) {
+        double *x = malloc(N * sizeof *x), *s = malloc(sizeof *s), got[N], one;
+        ck_assert(x && s);
+        for (int i = 0; i < N; i++) x[i] = 0.3 * i + run;
+        *s = 2 + run;
+        ad_tensor *a = ad_borrow(x, S(N)), *b = ad_borrow(s, AD_SCALAR);
+        ad_scope {
+            numeric_read(ad_add(ad_mul(a, b), ad_square(a)), got, N);
+            numeric_read(ad_add(ad_mul(b, b), 1), &one, 1);
+        }
+        for (int i = 0; i < N; i++) ck_assert(got[i] == x[i] * *s + x[i] * x[i]);
+        ck_assert(one == *s * *s + 1);
+        ad_free(a);
+        ad_free(b);
+        free(x);
+        free(s);
+    }
+}
+END_TEST
+
 Suite *suite_plan(void)
 {
     Suite *s = suite_create("plan");
@@ -228,6 +253,7 @@ Suite *suite_plan(void)
     tcase_add_test(t, test_hit_and_miss_alike);
     tcase_add_test(t, test_passes);
     tcase_add_test(t, test_large_items);
+    tcase_add_test(t, test_borrowed_ends);
     suite_add_tcase(s, t);
     return s;
 }

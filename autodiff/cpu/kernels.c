@@ -2,6 +2,8 @@
  * Compiled once for each; the table at the end is all that leaves the file. */
 #include "autodiff/cpu/kernels.h"
 
+#include <string.h>
+
 #include "autodiff/real.h"
 
 /* ---- elementwise, from the rows ---------------------------------------------------------------------------------- */
@@ -186,7 +188,8 @@ static void add_row(int64_t n, const void *x_, void *out_)
 
 /* ---- reductions -------------------------------------------------------------------------------------------------- */
 
-enum { LANES = 32 }; /* partial results of a row, whatever the vectors' width: the order of additions is fixed by n alone */
+/* Partial results of a row, whatever the vectors' width: the order of additions is fixed by n alone. */
+enum { LANES = 32 };
 
 /* lane[0] becomes the sum of all, pairs first; widths are constants, for the compiler. */
 #define HALVE(lane, half)                                                                                              \
@@ -263,33 +266,29 @@ static void max_columns(int64_t n, int64_t stride, int64_t columns, const void *
             out[i] = real_max(out[i], x[r * stride + i]);
 }
 
-static inline double total_of(int64_t n, const real *x)
+static double total(int64_t n, const void *x_)
 {
-    double sum = 0;
+    const real *x = x_;
+    double lane[LANES], sum = 0;
     int64_t i = 0;
+    lane[0] = 0;
     if (n >= LANES) {
-        double lane[LANES] = { 0 };
+        memset(lane, 0, sizeof lane);
         for (; i + LANES <= n; i += LANES)
             for (int j = 0; j < LANES; j++)
                 lane[j] += (double)x[i + j];
         FOLD(lane);
-        for (; i < n; i++)
-            sum += (double)x[i];
-        return lane[0] + sum;
     }
     for (; i < n; i++)
         sum += (double)x[i];
-    return sum;
-}
-static double total(int64_t n, const void *x)
-{
-    return total_of(n, x);
+    return lane[0] + sum;
 }
 static double weighted_total(int64_t terms, const total_term *term, void *const *x, const double *weight)
 {
     double sum = 0;
     for (int64_t i = 0; i < terms; i++)
-        sum += weight[term[i].weight] * (term[i].size == 1 ? (double)*(const real *)x[2 * i] : total(term[i].size, x[2 * i]));
+        sum += weight[term[i].weight] *
+               (term[i].size == 1 ? (double)*(const real *)x[2 * i] : total(term[i].size, x[2 * i]));
     return sum;
 }
 

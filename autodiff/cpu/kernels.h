@@ -53,7 +53,7 @@ typedef struct cpu_kernels {
     /* the sum of weight[term.weight] total(term.size, x[2 i]) over the terms i, in order */
     double (*weighted_total)(int64_t terms, const total_term *term, void *const *x, const double *weight);
     bool (*finite)(int64_t n, const void *x);
-    bool (*finite_each)(int64_t terms, const guard_term *term, void *const *x); /* all of term[i].size elements of x[i] */
+    bool (*finite_each)(int64_t terms, const guard_term *term, void *const *x); /* term[i].size elements of each x[i] */
     void (*cumsum)(int64_t n, int64_t stride, bool reverse, const void *x, void *out); /* one line of elements */
     void (*add_row)(int64_t n, const void *x, void *out);                              /* out += x */
     void (*from_byte)(int64_t n, const uint8_t *x, void *out);

@@ -148,7 +148,7 @@ void CPU_NAME(fill_normal)(real *out, int64_t from, int64_t to, uint64_t key, ui
     fill(normals, few_normals, &s, out, from, to);
 }
 
-/* The blocks side by side, in as many vectors as they need; a pair of lanes is computed for all where one part needs it. */
+/* The blocks side by side, in as many vectors as they need; a pair of lanes is computed for all where one needs it. */
 void CPU_NAME(fill_batch)(const draw_batch *d, uint64_t key, uint32_t run)
 {
     real_bits bits[DRAW_LANES][DRAW_BLOCKS] = { { 0 } };

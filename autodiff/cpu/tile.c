@@ -259,7 +259,8 @@ static int16_t outside_slot(tiler *l, int32_t node, int32_t shape)
     ad_context *c = l->plan->context;
     const shape_info *from = ad__shape_info(c, shape), *loop = ad__shape_info(c, l->item->shape);
     tile_slot slot = { .kind = SLOT_SPREAD };
-    bool user = l->tiles->size <= TILE && l->plan->place[node].kind == PLACE_BOUND; /* may end within a line, and move */
+    /* the user's memory may end within a line, and move: small programs copy it */
+    bool user = l->tiles->size <= TILE && l->plan->place[node].kind == PLACE_BOUND;
     if (same_order(&from->shape, &loop->shape) && !user)
         slot.kind = SLOT_MEMORY;
     else if (from->size == 1 && !user)
