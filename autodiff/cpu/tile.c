@@ -44,6 +44,8 @@ void cpu_spread(const spread *s, size_t element, int64_t from, int64_t n, const 
     const char *x = x_;
     char *out = out_;
     int64_t at[AD_MAX_RANK], offset = 0;
+    if (n <= 0) /* of an empty loop, which has no coordinates */
+        return;
     for (int i = 0; i < s->rank; i++) { /* coordinates of the first element */
         at[i] = from % s->dim[i];
         from /= s->dim[i];
