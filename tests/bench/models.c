@@ -197,6 +197,65 @@ static void tell_nodes(void *state, FILE *out, double median_us)
     fprintf(out, ",\"nodes\":%llu,\"us_per_node\":%.3f", (unsigned long long)s->nodes, median_us / (double)s->nodes);
 }
 
+/* ---- models that grow -------------------------------------------------------------------------------------------- */
+
+/* A random walk seen at each of its steps; one that is never as long as the one before is planned anew at every step. */
+enum { SHORTEST = 50, LENGTHS = 400, STRIDE = 7, LONGEST = SHORTEST + LENGTHS };
+typedef struct walk {
+    svi *s;
+    int64_t step;
+    char z[LONGEST][8], y[LONGEST][8];
+} walk;
+
+static void walk_model(walk *w, int n)
+{
+    ad_tensor *z = ad_constant(0);
+    for (int i = 0; i < n; i++) {
+        z = ppl_sample(w->z[i], dist_normal(z, 1));
+        ppl_sample(w->y[i], dist_normal(z, 0.5), .obs = ad_number(0.1 * (i % 9)));
+    }
+}
+static void walk_guide(walk *w, int n)
+{
+    distribution *d = free_normal("loc", "scale");
+    for (int i = 0; i < n; i++) ppl_sample(w->z[i], d);
+}
+static void close_walk(void *state)
+{
+    walk *w = state;
+    svi_free(w->s);
+    free(w);
+}
+static void *open_walk(const bench_row *row)
+{
+    (void)row;
+    walk *w = calloc(1, sizeof *w);
+    if (!w) return NULL;
+    for (int i = 0; i < LONGEST; i++) {
+        snprintf(w->z[i], sizeof w->z[i], "z%d", i);
+        snprintf(w->y[i], sizeof w->y[i], "y%d", i);
+    }
+    w->s = svi_new(walk_model, walk_guide, .args = PPL_ARGS(walk *, int), .optim = optim_adam(.lr = 1e-3));
+    if (w->s && !isnan(svi_step(w->s, w, LONGEST))) return w;
+    close_walk(w);
+    return NULL;
+}
+/* Microseconds per site of the model, over steps of many lengths or of the lengths' mean. */
+static double sample_walk(walk *w, bool varying)
+{
+    enum { STEPS = 40 };
+    int64_t sites = 0;
+    double start = bench_now();
+    for (int i = 0; i < STEPS; i++) {
+        int n = varying ? SHORTEST + (int)(w->step++ * STRIDE % LENGTHS) : SHORTEST + LENGTHS / 2;
+        if (isnan(svi_step(w->s, w, n))) return NAN;
+        sites += 2 * n;
+    }
+    return (bench_now() - start) / (double)sites * 1e6;
+}
+static double sample_varying(void *state) { return sample_walk(state, true); }
+static double sample_repeating(void *state) { return sample_walk(state, false); }
+
 /* ---- the autoencoder --------------------------------------------------------------------------------------------- */
 
 enum { MOST_BATCHES = 40 };
@@ -349,4 +408,7 @@ void bench_add_models(void)
                             .run = run_missing, .tell = tell_nodes, .what = &small_models[0] });
     bench_add(&(bench_row){ .name = "plan_build", .threads = 1, .plans = 1, .open = open_missing, .close = close_small,
                             .sample = sample_building, .tell = tell_nodes, .what = &small_models[0] });
+    bench_add(&(bench_row){ .name = "length/varying", .open = open_walk, .close = close_walk, .sample = sample_varying });
+    bench_add(&(bench_row){ .name = "length/repeating", .open = open_walk, .close = close_walk,
+                            .sample = sample_repeating });
 }
