@@ -233,11 +233,14 @@ AD_API bool ad_commit(void);
 /* ---- counters ---------------------------------------------------------------------------------------------------- */
 
 typedef struct ad_counters {
-    uint64_t hits, misses, evictions; /* of the plan cache */
+    /* Of the plan cache. A miss is a run without a plan: the first of a program, which is mostly interpreted, and the
+     * second, which is planned. */
+    uint64_t hits, misses, evictions;
     uint64_t plans;                   /* plans now held */
     uint64_t allocations;             /* calls of the allocator that asked for memory, since the context began */
     uint64_t bytes;                   /* held from the allocator now */
-    uint64_t nodes, steps;            /* of the last plan: recorded nodes, kernels run */
+    uint64_t nodes, steps;            /* of the last run: recorded nodes, kernels run */
+    uint64_t interpreted;             /* the misses that were */
 } ad_counters;
 AD_API ad_counters ad_count(void);
 

@@ -1,5 +1,5 @@
 /* What runs plans. A backend fills one of these tables; the CPU's is always there, others are opened at run time.
- * Every entry is required. Nothing here may abort or print; failures go through ad__fail of the context. */
+ * Every entry but `interpret` is required. Nothing here may abort or print; failures go through ad__fail of the context. */
 #ifndef AUTODIFF_BACKEND_H
 #define AUTODIFF_BACKEND_H
 
@@ -42,6 +42,9 @@ struct ad_backend {
     /* Turns a planned program into something runnable; NULL after an error. */
     void *(*lower)(void *state, const plan *p);
     void (*release)(void *state, void *program);
+    /* Runs a lean plan (autodiff/lean.c), which is not lowered: its live nodes in order, then the guard, then the
+     * assignments in `member`. NULL: programs are planned in full at first sight. */
+    bool (*interpret)(void *state, const plan *p, const run_bind *bind, run_outcome *outcome);
     bool (*run)(void *state, void *program, const run_bind *bind, run_outcome *outcome);
 };
 

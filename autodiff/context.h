@@ -11,6 +11,7 @@ typedef int32_t node_id; /* index on a tape; -1 is no node */
 typedef struct ad_backend ad_backend;
 typedef struct tape tape;
 typedef struct plan plan;
+typedef struct lean_plan lean_plan;
 
 /* ---- memory: every allocation of the library goes through these -------------------------------------------------- */
 
@@ -160,6 +161,9 @@ struct ad_context {
     int64_t n_plans, cap_plans;
     int max_plans;
     uint64_t last_plan; /* its serial */
+    lean_plan *lean;   /* of the last program that was seen for the first time */
+    uint64_t seen[64]; /* hashes of such programs, the next one's place: they are planned in full when they come again */
+    uint32_t next_seen;
     uint32_t passes; /* which planner passes run, one bit each */
 
     uint64_t epoch; /* last given to a tape's blocks */

@@ -207,6 +207,7 @@ plan *ad__plan_build(ad_context *c, const run_request *r, const tape_mark *key, 
     p->context = c;
     p->hash = hash;
     p->serial = ++c->last_plan;
+    p->layout = c->tape->layout;
     p->key_nodes = (int32_t)key->n;
     p->key_inputs = key->n_inputs;
     p->key_attrs = key->n_attrs;

@@ -23,6 +23,7 @@ struct plan {
     uint64_t serial; /* of this context, never used again */
     int32_t key_nodes;
     int64_t key_inputs, key_attrs;
+    uint64_t layout; /* of the tape before the run: where its values lie */
 
     /* the program, key included */
     node *node;
@@ -53,6 +54,7 @@ struct plan {
     int32_t *root;
     int n_roots;
 
+    bool again;    /* it was found in the cache */
     void *program; /* the backend's */
 };
 
@@ -83,7 +85,8 @@ size_t ad__plan_bytes(const plan *p, int32_t id); /* of a node's value */
     X(SINK, "sink", "an item with one reader moves into it")                                                           \
     X(PAIR, "pair", "a softplus and its gradient's sigmoid share their exponential")                                   \
     X(OVERWRITE, "overwrite", "an assigned value is written straight into its state")                                  \
-    X(REUSE, "reuse", "values whose lives do not overlap share memory")
+    X(REUSE, "reuse", "values whose lives do not overlap share memory")                                        \
+    X(LEAN, "lean", "a program seen for the first time is interpreted as it stands")
 enum {
 #define X(name, text, what) PASS_BIT_##name,
     PLAN_PASSES(X)
@@ -99,6 +102,9 @@ bool ad__pass_fuse(plan *p);
 bool ad__pass_place(plan *p, bool final);
 
 plan *ad__plan_build(ad_context *c, const run_request *r, const tape_mark *key, uint64_t hash);
+/* The plan of a program for one run; NULL after an error, or where its values are too large for that. */
+plan *ad__plan_lean(ad_context *c, const run_request *r);
+void ad__lean_free(ad_context *c);
 void ad__plan_free(ad_context *c, plan *p);
 
 #endif

@@ -9,7 +9,7 @@
 
 static bool same_program(const plan *p, const tape *t)
 {
-    return p->key_nodes == t->n && p->key_inputs == t->n_inputs && p->key_attrs == t->n_attrs &&
+    return p->key_nodes == t->n && p->layout == t->layout && p->key_inputs == t->n_inputs && p->key_attrs == t->n_attrs &&
            !memcmp(p->node, t->node, (size_t)t->n * sizeof *t->node) &&
            !memcmp(p->key_input, t->input, (size_t)t->n_inputs * sizeof *t->input) &&
            !memcmp(p->attr, t->attr, (size_t)t->n_attrs * sizeof *t->attr);
@@ -38,17 +38,46 @@ static uint64_t hash_tape(const tape *t)
 /* The plan of the tape, moved to the front; NULL when it has none. */
 static plan *find(ad_context *c, const tape *t, uint64_t *hash)
 {
-    if (c->n_plans && same_program(c->plans[0], t)) return c->plans[0];
+    if (c->n_plans && same_program(c->plans[0], t)) {
+        c->plans[0]->again = true;
+        return c->plans[0];
+    }
     *hash = hash_tape(t);
     for (int64_t i = 1; i < c->n_plans; i++) {
         plan *p = c->plans[i];
         if (p->hash != *hash || !same_program(p, t)) continue;
+        p->again = true;
         memmove(c->plans + 1, c->plans, (size_t)i * sizeof *c->plans);
         return c->plans[0] = p;
     }
     return NULL;
 }
 
+/* Whether a program was met before; from now on it was. There is room for as many as the cache holds by default: a
+ * program that comes again later than that would not be found there either. */
+static bool met(ad_context *c, uint64_t hash)
+{
+    enum { SEEN = sizeof c->seen / sizeof *c->seen };
+    for (int i = 0; i < SEEN; i++)
+        if (c->seen[i] == hash) return true;
+    c->seen[c->next_seen++ % SEEN] = hash;
+    return false;
+}
+
+/* Makes room in the cache. Plans that were never found again go first while they are many: passing programs do not
+ * drive out those that return. */
+static void evict(ad_context *c)
+{
+    int64_t passing = 0, last = c->n_plans - 1;
+    for (int64_t i = 0; i < c->n_plans; i++) passing += !c->plans[i]->again;
+    while (passing > c->n_plans / 4 && c->plans[last]->again) last--;
+    ad__plan_free(c, c->plans[last]);
+    c->n_plans--;
+    memmove(c->plans + last, c->plans + last + 1, (size_t)(c->n_plans - last) * sizeof *c->plans);
+    c->counters.evictions++;
+}
+
+/* The plan to run: of a program's first sighting a lean one, else one for the cache. */
 static plan *build(ad_context *c, const run_request *r, uint64_t hash)
 {
     tape *t = c->tape;
@@ -61,10 +90,14 @@ static plan *build(ad_context *c, const run_request *r, uint64_t hash)
         t->expanding = false;
         if (!expanded) return NULL;
     }
-    if (c->n_plans >= c->max_plans) {
-        ad__plan_free(c, c->plans[--c->n_plans]);
-        c->counters.evictions++;
+    bool lean = c->passes & PASS_LEAN && c->backend->interpret && !met(c, hash);
+    plan *once = lean ? ad__plan_lean(c, r) : NULL;
+    c->counters.interpreted += once != NULL;
+    if (once || !ad__ok(c)) {
+        ad__tape_rewind(c, t, &recorded);
+        return once;
     }
+    if (c->n_plans >= c->max_plans) evict(c);
     if (!ad__reserve(c, &c->plans, &c->cap_plans, c->n_plans + 1, sizeof *c->plans)) return NULL;
     plan *p = ad__plan_build(c, r, &recorded, hash);
     ad__tape_rewind(c, t, &recorded); /* a miss and a hit leave the tape alike */
@@ -87,7 +120,9 @@ static bool ensure_block(ad_context *c, tape *t, size_t bytes)
     }
     block *b = &t->blocks[t->segments];
     if (b->data && b->size >= bytes) return true;
-    size_t size = bytes < 4096 ? 4096 : bytes;
+    size_t size = 4096;
+    while (size < bytes && size < 1 << 20) size *= 2; /* small ones seldom move */
+    if (size < bytes) size = bytes;
     void *data = c->backend->memory_new(c->backend_state, size);
     if (!data) return false;
     if (b->data) c->backend->memory_free(c->backend_state, b->data);
@@ -164,6 +199,7 @@ bool ad__run(ad_context *c, const run_request *r, bool *finite)
     tape *t = c->tape;
     bool known = r->serial && c->n_plans && c->plans[0]->serial == *r->serial;
     if (!known && !append_run(c, t, r)) return false;
+    if (!t->segments) t->layout = 0;
     uint64_t hash = 0;
     plan *p = known ? c->plans[0] : find(c, t, &hash);
     if (p) {
@@ -188,10 +224,13 @@ bool ad__run(ad_context *c, const run_request *r, bool *finite)
     }
     run_bind bind = { t->scalar, t->bound_data, t->blocks, t->epoch, t->key, t->run };
     run_outcome o = { .finite = true, .bad_index = -1 };
-    if (!c->backend->run(c->backend_state, p->program, &bind, &o) || !report(c, p, t, &o)) return false;
+    bool ran = p->program ? c->backend->run(c->backend_state, p->program, &bind, &o)
+                          : c->backend->interpret(c->backend_state, p, &bind, &o);
+    if (!ran || !report(c, p, t, &o)) return false;
     if (finite) *finite = o.finite;
     note_places(p, t, r, r->commit && o.finite);
     t->segments++;
+    if (t->layout || !p->program) t->layout = ad__mix(2 * t->layout + !p->program);
     return true;
 }
 

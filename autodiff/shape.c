@@ -86,6 +86,7 @@ void ad__shapes_trim(ad_context *c)
         return; /* there is little to forget */
     while (c->n_plans)
         ad__plan_free(c, c->plans[--c->n_plans]);
+    memset(c->seen, 0, sizeof c->seen);
     for (int32_t id = 1; id < c->n_shapes; id++) {
         shape_info *e = entry(c, id);
         if (e->pinned || e->size < 0)

@@ -1,10 +1,11 @@
 /* Random programs with gradients: as planned, with each planner pass off, cut into segments, from the cache, with many
  * threads, and as the naive interpreter computes them; the gradients of smooth ones against central differences too.
  * Seeds are fixed; a failure names its own. */
+#include "autodiff/plan.h"
 #include "tests/interpret.h"
 
 enum { PROGRAMS = 2000, BATCH = 100, VALUES = 40, INPUTS = 4, MOST_RESULTS = 1 << 21 };
-enum { PASSES_NONE = 0, PASSES_COMMON = 1, PASSES_FUSE = 2, PASSES_ALL = 3 };
+enum { PASSES_NONE = 0, PASSES_COMMON = PASS_COMMON, PASSES_FUSE = PASS_FUSE, PASSES_ALL = PASS_COMMON | PASS_FUSE };
 
 /* A program is a function of its seed: grown afresh each time it runs. */
 typedef struct garden {
@@ -211,6 +212,24 @@ static ad_context *with_passes(uint32_t passes)
     return c;
 }
 
+/* Programs at their first sightings, at later ones, and where some segments of theirs were forgotten. */
+static void interpret_first(uint64_t seed, double *want, double *got)
+{
+    ad_context *full = with_passes(PASSES_ALL), *lean = with_passes(~0u);
+    for (int pauses = 0; pauses < 2; pauses++) {
+        int64_t n = run_program(full, seed, false, pauses, false, want);
+        for (int sighting = 0; sighting < 5; sighting++) {
+            same_bits(seed, "interpreted at first", want, got, n, run_program(lean, seed, false, pauses, false, got));
+            for (size_t i = 0; sighting < 3 && i < sizeof lean->seen / sizeof *lean->seen; i++)
+                if ((i + (size_t)sighting) % 3 == 0) lean->seen[i] = 0;
+        }
+    }
+    ad_context_use(lean);
+    ck_assert(ad_count().misses > ad_count().plans);
+    ad_context_free(lean);
+    ad_context_free(full);
+}
+
 /* The interpreter's values, and the same bits whatever passes run, from the cache, and with reads on the way. */
 START_TEST(test_programs)
 {
@@ -225,6 +244,8 @@ START_TEST(test_programs)
         same_bits(seed, "without repetitions", want, got, n, run_program(common, seed, false, false, false, got));
         same_bits(seed, "in segments", want, got, n, run_program(paused, seed, false, true, false, got));
     }
+    for (uint64_t seed = (uint64_t)_i * BATCH; seed < (uint64_t)(_i + 1) * BATCH; seed++)
+        interpret_first(seed, want, got);
     ad_context_use(all);
     ck_assert(ad_count().hits >= BATCH);
     free(want);

@@ -7,7 +7,12 @@
 
 static ad_context *context;
 
-static void open_double(void) { context = numeric_context(AD_DOUBLE, 1); }
+/* Every program is planned at once, but where a test says otherwise. */
+static void open_double(void)
+{
+    context = numeric_context(AD_DOUBLE, 1);
+    context->passes &= ~(uint32_t)PASS_LEAN;
+}
 static void close_context(void) { ad_context_free(context); }
 
 static uint64_t misses(void) { return ad_count().misses; }
@@ -73,12 +78,19 @@ START_TEST(test_states_in_plans)
 }
 END_TEST
 
-/* The least recently used plan goes. */
-START_TEST(test_eviction)
+/* Room for four plans. */
+static void open_small(bool lean)
 {
     ad_context_free(context);
     context = ad_context_new(&(ad_options){ .threads = 1, .max_plans = 4 });
     ad_context_use(context);
+    if (!lean) context->passes &= ~(uint32_t)PASS_LEAN;
+}
+
+/* The least recently used plan goes. */
+START_TEST(test_eviction)
+{
+    open_small(false);
     static const struct {
         int n;
         bool hit;
@@ -94,9 +106,48 @@ START_TEST(test_eviction)
 }
 END_TEST
 
+/* A program that is seen once is interpreted, and leaves no plan; the second time it is planned. */
+START_TEST(test_first_sight)
+{
+    context->passes = ~0u;
+    static const struct {
+        int n;
+        uint64_t interpreted, misses, plans;
+    } uses[] = { { 1, 1, 1, 0 }, { 2, 2, 2, 0 }, { 1, 2, 3, 1 }, { 1, 2, 3, 1 }, { 2, 2, 4, 2 }, { 3, 3, 5, 2 }, { 2, 3, 5, 2 } };
+    for (size_t i = 0; i < sizeof uses / sizeof uses[0]; i++) {
+        ad_scope ck_assert(ad_item(ad_sum(ad_exp(ad_zeros(uses[i].n)))) == uses[i].n);
+        ad_counters c = ad_count();
+        ck_assert_msg(c.interpreted == uses[i].interpreted && c.misses == uses[i].misses && c.plans == uses[i].plans &&
+                          c.hits == i + 1 - c.misses,
+                      "use %zu", i);
+    }
+    /* large values are worth planning for at once: they would share no memory */
+    ad_scope ck_assert(ad_item(ad_sum(ad_exp(ad_zeros(1000)))) == 1000);
+    ck_assert_uint_eq(ad_count().interpreted, 3);
+    ck_assert_uint_eq(ad_count().plans, 3);
+}
+END_TEST
+
+/* Programs that pass do not drive out one that returns, whether they are interpreted or planned. */
+START_TEST(test_returning_plans_stay)
+{
+    open_small(_i);
+    uint64_t missed = 0;
+    for (int i = 0; i < 400; i++) {
+        uint64_t before = misses();
+        bool returns = i % 100 < 2 || i % 20 == 0; /* 19 others in between */
+        ad_scope ck_assert(ad_item(ad_sum(ad_exp(ad_zeros(returns ? 1 : i)))) == (returns ? 1 : i));
+        if (returns) missed += misses() - before;
+    }
+    ck_assert_uint_eq(missed, _i ? 2 : 1);
+    ck_assert_uint_le(ad_count().plans, 4);
+}
+END_TEST
+
 /* 10,000 different shapes: right results, at most max_plans plans, and memory that grows by the shapes' own names alone. */
 START_TEST(test_many_shapes)
 {
+    if (_i) context->passes = ~0u;
     enum { SIDE = 100, FEW = 512 };
     uint64_t middle = 0;
     for (int i = 0; i < SIDE * SIDE; i++) {
@@ -113,7 +164,8 @@ START_TEST(test_many_shapes)
         if (i == SIDE * SIDE / 2) middle = ad_count().bytes;
     }
     ck_assert_uint_le(ad_count().plans, 64);
-    ck_assert_uint_ge(ad_count().evictions, SIDE * SIDE - 64);
+    ck_assert_uint_ge(ad_count().evictions + ad_count().interpreted, SIDE * SIDE - 64);
+    ck_assert(_i ? ad_count().interpreted > SIDE : !ad_count().interpreted);
     ck_assert_msg(ad_count().bytes < middle + SIDE * SIDE / 2 * FEW, "%llu bytes, %llu halfway",
                   (unsigned long long)ad_count().bytes, (unsigned long long)middle);
 }
@@ -249,7 +301,9 @@ Suite *suite_plan(void)
     tcase_add_test(t, test_what_makes_a_plan);
     tcase_add_test(t, test_states_in_plans);
     tcase_add_test(t, test_eviction);
-    tcase_add_test(t, test_many_shapes);
+    tcase_add_test(t, test_first_sight);
+    tcase_add_loop_test(t, test_returning_plans_stay, 0, 2);
+    tcase_add_loop_test(t, test_many_shapes, 0, 2);
     tcase_add_test(t, test_hit_and_miss_alike);
     tcase_add_test(t, test_passes);
     tcase_add_test(t, test_large_items);

@@ -103,6 +103,9 @@ static void close_state(void *state)
     cpu_pool_free(s->pool);
     memory_free(s, s->scratch);
     memory_free(s, s->packed);
+    if (s->lean)
+        cpu_program_free(s, s->lean);
+    ad__allocate(s->context, s->at, 0);
     if (s->has_library)
         blas_close(&s->library);
     ad__allocate(s->context, s, 0);
@@ -206,10 +209,8 @@ cpu_step *cpu_step_new(cpu_program *p, chunk_fn *run, int32_t node)
     return s;
 }
 
-static void release(void *state, void *program)
+void cpu_program_free(cpu_state *s, cpu_program *p)
 {
-    cpu_state *s = state;
-    cpu_program *p = program;
     for (int64_t i = 0; i < p->n_details; i++)
         memory_free(s, p->detail[i]);
     void *arrays[] = { p->detail, p->pointer, p->reference, p->bound, p->step, p };
@@ -217,9 +218,13 @@ static void release(void *state, void *program)
         ad__allocate(s->context, arrays[i], 0);
 }
 
-static void *lower(void *state, const plan *pl)
+static void release(void *state, void *program)
 {
-    cpu_state *s = state;
+    cpu_program_free(state, program);
+}
+
+cpu_program *cpu_program_new(cpu_state *s, const plan *pl)
+{
     cpu_program *p = ad__allocate(s->context, NULL, sizeof *p);
     if (!p)
         return NULL;
@@ -227,6 +232,25 @@ static void *lower(void *state, const plan *pl)
     p->state = s;
     p->plan = pl;
     p->gate = p->draws = -1;
+    return p;
+}
+
+void cpu_program_reset(cpu_program *p)
+{
+    p->n_steps = p->n_pointers = p->n_bound = 0;
+    while (p->n_details > 1) /* the last is the largest, or large enough */
+        memory_free(p->state, p->detail[--p->n_details - 1]), p->detail[p->n_details - 1] = p->detail[p->n_details];
+    if (p->n_details) {
+        memset(p->detail[0], 0, (size_t)(p->detail_free - p->detail[0]));
+        p->detail_free = p->detail[0];
+    }
+}
+
+static void *lower(void *state, const plan *pl)
+{
+    cpu_program *p = cpu_program_new(state, pl);
+    if (!p)
+        return NULL;
     bool done = true;
     for (int32_t k = 0; done && k < pl->n_items; k++) {
         const plan_item *it = &pl->item[k];
@@ -244,7 +268,7 @@ static void *lower(void *state, const plan *pl)
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
-static void *resolve(const cpu_program *p, place at)
+void *cpu_resolve(const cpu_program *p, place at)
 {
     if (at.kind == PLACE_BLOCK)
         return (char *)p->bind->blocks[at.index].data + at.offset;
@@ -259,11 +283,11 @@ static void refresh_pointers(cpu_program *p)
 {
     if (p->epoch != p->bind->blocks_epoch) {
         for (int32_t i = 0; i < p->n_pointers; i++)
-            p->pointer[i] = resolve(p, p->reference[i]);
+            p->pointer[i] = cpu_resolve(p, p->reference[i]);
         p->epoch = p->bind->blocks_epoch;
     }
     for (int32_t i = 0; i < p->n_bound; i++)
-        p->pointer[p->bound[i]] = resolve(p, p->reference[p->bound[i]]);
+        p->pointer[p->bound[i]] = cpu_resolve(p, p->reference[p->bound[i]]);
 }
 
 static void store_scalars(const cpu_program *p)
@@ -309,5 +333,6 @@ const ad_backend ad__cpu_backend = {
     .host_pointer = host_pointer,
     .lower = lower,
     .release = release,
+    .interpret = cpu_interpret,
     .run = run,
 };

@@ -31,6 +31,9 @@ typedef struct cpu_state {
     size_t scratch_each;
     char *packed; /* operand of the product that is running, packed */
     size_t packed_bytes;
+    struct cpu_program *lean; /* of interpreted nodes, one after another; NULL before the first */
+    char **at;                /* where the values of interpreted nodes lie */
+    int64_t cap_at;
     char description[256];
 } cpu_state;
 
@@ -118,6 +121,13 @@ typedef struct tile_program {
     const char *scratch;
 } tile_program;
 enum { TILE_SLOTS = 256 };
+
+/* The entry of the backend's table. */
+bool cpu_interpret(void *state, const plan *p, const run_bind *bind, run_outcome *outcome);
+cpu_program *cpu_program_new(cpu_state *s, const plan *p);
+void cpu_program_free(cpu_state *s, cpu_program *p);
+void cpu_program_reset(cpu_program *p); /* without steps, as it was made, but for its memory */
+void *cpu_resolve(const cpu_program *p, place at);
 
 /* Each appends the steps of its item; false after an error. */
 bool cpu_lower_tiles(cpu_program *p, const plan_item *item);
