@@ -6,17 +6,23 @@
 
 /* ---- the recorded forms that rules are written in ---------------------------------------------------------------- */
 
+/* a, b, d: the operands, those beyond the arity the first one again; -1: none */
+static inline node_id record(ad_context *c, int op, int arity, node_id a, node_id b, node_id d)
+{
+    node_id id = (a | b | d) < 0 ? -1 : ad__append_plain(c, c->tape, op, arity, a, b, d, a);
+    return id < 0 ? ad__elementwise(c, op, (node_id[]){ a, b, d }) : id;
+}
 node_id ad__op1(ad_context *c, int op, node_id a)
 {
-    return ad__elementwise(c, op, &a);
+    return record(c, op, 1, a, a, a);
 }
 node_id ad__op2(ad_context *c, int op, node_id a, node_id b)
 {
-    return ad__elementwise(c, op, (node_id[]){ a, b });
+    return record(c, op, 2, a, b, a);
 }
 node_id ad__op3(ad_context *c, int op, node_id a, node_id b, node_id d)
 {
-    return ad__elementwise(c, op, (node_id[]){ a, b, d });
+    return record(c, op, 3, a, b, d);
 }
 
 /* In a rule these names are operations; `context` is there. */

@@ -59,53 +59,67 @@ static bool make_room(ad_context *c, int64_t n)
     return true;
 }
 
-static bool is_view(int op)
+static size_t aligned(size_t n, size_t to)
 {
-    return op == OP_reshape || op == OP_stop_gradient;
+    return (n + to - 1) & ~(to - 1);
+}
+
+/* Where a live node's value lies; *end is the end of the block so far. */
+static place place_of(const plan *p, int32_t id, size_t *end)
+{
+    const node *n = &p->node[id];
+    switch (n->op) {
+    case OP_state:
+        return (place){ PLACE_TENSOR, (int32_t)plan_attrs(p, id)[1], 0 };
+    case OP_assign:
+        return (place){ PLACE_TENSOR, (int32_t)plan_attrs(p, plan_inputs(p, id)[0])[1], 0 };
+    case OP_input:
+        return (place){ PLACE_BOUND, n->bind, 0 };
+    case OP_reshape:
+    case OP_stop_gradient:
+        return (place){ .kind = PLACE_NONE };
+    }
+    size_t bytes = ad__plan_bytes(p, id), at = aligned(*end, bytes > 2 * sizeof(double) ? LINE : sizeof(double));
+    *end = at + aligned(bytes, sizeof(double));
+    return (place){ PLACE_BLOCK, p->segment, (int64_t)at };
 }
 
 /* Marks what is needed, downwards, and places it: all readers of a node come after it. Live assignments are collected
- * in member[first ...]. Returns how many values were placed. */
+ * in member[first ...]. Returns how many kernels will run. */
 static int64_t sweep(plan *p, const run_request *r, int32_t *first)
 {
-    int64_t placed = 0;
+    uint8_t *restrict live = p->live;
+    const uint8_t *restrict done = p->done;
+    place *restrict at = p->place;
+    const int32_t *input = p->input;
+    int64_t kernels = 0;
     size_t end = 0;
     *first = p->n;
     p->guard = -1;
     for (int32_t i = p->n - 1; i >= 0; i--) {
-        const node *n = &p->node[i];
-        if (r->commit && !p->done[i]) {
-            if (n->op == OP_guard)
-                p->guard = i;
-            if (n->op == OP_assign)
-                p->member[--*first] = i;
-            p->live[i] |= n->op == OP_guard || n->op == OP_assign;
-        }
-        if (!p->live[i] || p->done[i])
+        const node n = p->node[i];
+        if (done[i])
             continue;
-        const int32_t *in = p->input + n->input;
-        for (int j = 0; j < n->n_inputs; j++)
-            p->live[in[j]] = 1;
-        place *at = &p->place[i];
-        if (n->op == OP_state) {
-            *at = (place){ PLACE_TENSOR, (int32_t)plan_attrs(p, i)[1], 0 };
-        } else if (n->op == OP_input) {
-            *at = (place){ PLACE_BOUND, n->bind, 0 };
-        } else if (n->op == OP_assign) {
-            *at = (place){ PLACE_TENSOR, (int32_t)plan_attrs(p, in[0])[1], 0 };
-        } else if (is_view(n->op)) {
-            *at = (place){ .kind = PLACE_NONE };
+        if (r->commit && n.op == OP_assign)
+            p->member[--*first] = i;
+        else if (r->commit && n.op == OP_guard)
+            p->guard = i;
+        else if (!live[i])
+            continue;
+        live[i] = 1;
+        for (int j = 0; j < n.n_inputs; j++)
+            live[input[n.input + j]] = 1;
+        if (n.op < N_ELEMENTWISE && !n.shape) { /* a scalar: most nodes of the programs that matter here */
+            at[i] = (place){ PLACE_BLOCK, p->segment, (int64_t)end };
+            end += sizeof(double);
+            kernels++;
         } else {
-            size_t bytes = n->shape ? ad__plan_bytes(p, i) : n->op < N_ELEMENTWISE ? sizeof(double) : 2 * sizeof(double);
-            if (bytes > 2 * sizeof(double))
-                end = (end + LINE - 1) & ~(size_t)(LINE - 1);
-            *at = (place){ PLACE_BLOCK, p->segment, (int64_t)end };
-            end += (bytes + sizeof(double) - 1) & ~(sizeof(double) - 1);
-            placed++;
+            at[i] = place_of(p, i, &end);
+            kernels += n.op == OP_assign || (at[i].kind == PLACE_BLOCK && n.op != OP_scalar && n.op != OP_constant);
         }
     }
     p->block_bytes = end;
-    return placed;
+    return kernels;
 }
 
 plan *ad__plan_lean(ad_context *c, const run_request *r)
@@ -129,9 +143,9 @@ plan *ad__plan_lean(ad_context *c, const run_request *r)
     for (int i = 0; i < r->n_roots; i++)
         p->live[r->roots[i]] = 1;
     int32_t first;
-    int64_t placed = sweep(p, r, &first);
+    int64_t kernels = sweep(p, r, &first);
     p->n_members = p->n - first;
     memmove(p->member, p->member + first, (size_t)p->n_members * sizeof *p->member);
-    p->n_items = (int32_t)placed;
-    return p->block_bytes <= (size_t)placed * MEAN_BYTES ? p : NULL;
+    p->n_items = (int32_t)kernels;
+    return p->block_bytes <= (size_t)(kernels + 1) * MEAN_BYTES ? p : NULL;
 }

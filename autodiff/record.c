@@ -110,42 +110,20 @@ static __attribute__((noinline)) T record_slowly(ad_context *c, int op, int arit
     return ad__handle(c, ad__elementwise(c, op, in));
 }
 
-static inline bool has_other_shape(const node *n, int32_t shape)
-{
-    return n->shape && n->shape != shape;
-}
-
-/* What nearly every call is: reals of this tape, of one shape or scalars, and room for the node. Some thirty instructions
- * for what record_slowly does in two hundred; it does the rest. Operands beyond the arity repeat the first one; all are
- * kept apart, in registers. */
+/* A call by the user: nearly always with values of this tape. Operands beyond the arity repeat the first one. */
 static inline __attribute__((always_inline)) T record(int op, int arity, T a, T b, T d, T e)
 {
     ad_context *c = ad__current();
     tape *t = c ? c->tape : NULL;
-    if (!t || !ad__ok(c) || op == OP_logit_clamped || !ad__room(c, t, arity, 0))
+    if (!t)
         return record_slowly(c, op, arity, a, b, d, e);
-
     const uintptr_t own = (uintptr_t)handle_make(HANDLE_STEP, t->generation, 0), index = 0xfffffffe;
-    if ((((uintptr_t)a ^ own) | ((uintptr_t)b ^ own) | ((uintptr_t)d ^ own) | ((uintptr_t)e ^ own)) & ~index)
-        return record_slowly(c, op, arity, a, b, d, e);
-    const node *na = &t->node[handle_index(a)], *nb = &t->node[handle_index(b)], *nd = &t->node[handle_index(d)],
-               *ne = &t->node[handle_index(e)];
-    int32_t shape = na->shape | nb->shape | nd->shape | ne->shape; /* what they all have (0: the scalar's), or nobody */
-    if ((na->dtype | nb->dtype | nd->dtype | ne->dtype) != AD_REAL || has_other_shape(na, shape) ||
-        has_other_shape(nb, shape) || has_other_shape(nd, shape) || has_other_shape(ne, shape))
-        return record_slowly(c, op, arity, a, b, d, e);
-
-    int32_t *in = t->input + t->n_inputs;
-    in[0] = handle_index(a);
-    if (arity > 1)
-        in[1] = handle_index(b);
-    if (arity > 2)
-        in[2] = handle_index(d);
-    if (arity > 3)
-        in[3] = handle_index(e);
-    return handle_make(HANDLE_STEP, t->generation, ad__push(c, t, op, AD_REAL, shape, arity, 0, -1));
+    bool foreign = (((uintptr_t)a ^ own) | ((uintptr_t)b ^ own) | ((uintptr_t)d ^ own) | ((uintptr_t)e ^ own)) & ~index;
+    node_id id = foreign ? -1
+                         : ad__append_plain(c, t, op, arity, handle_index(a), handle_index(b), handle_index(d),
+                                            handle_index(e));
+    return id < 0 ? record_slowly(c, op, arity, a, b, d, e) : handle_make(HANDLE_STEP, t->generation, id);
 }
-_Static_assert(AD_REAL == 0, "of dtypes the sum is taken");
 
 /* The public functions; parenthesised names, since in C the same names are masks. */
 #define AD_OP1(name, ...)                                                                                              \

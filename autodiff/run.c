@@ -15,17 +15,22 @@ static bool same_program(const plan *p, const tape *t)
            !memcmp(p->attr, t->attr, (size_t)t->n_attrs * sizeof *t->attr);
 }
 
+/* Four lanes, since each multiplication waits for the one before it in its lane. */
 static uint64_t hash_words(uint64_t h, const void *data, size_t bytes)
 {
     const char *from = data;
-    for (uint64_t w; bytes >= sizeof w; from += sizeof w, bytes -= sizeof w) {
-        memcpy(&w, from, sizeof w);
-        h = (h ^ w) * 0x9e3779b97f4a7c15u;
-        h ^= h >> 32;
+    uint64_t lane[4] = { h, h + 1, h + 2, h + 3 }, w[4];
+    for (; bytes >= sizeof w; from += sizeof w, bytes -= sizeof w) {
+        memcpy(w, from, sizeof w);
+        for (int i = 0; i < 4; i++) {
+            lane[i] = (lane[i] ^ w[i]) * 0x9e3779b97f4a7c15u;
+            lane[i] ^= lane[i] >> 32;
+        }
     }
-    uint64_t rest = 0;
-    memcpy(&rest, from, bytes);
-    return ad__mix(h ^ rest);
+    memset(w, 0, sizeof w);
+    memcpy(w, from, bytes);
+    for (int i = 0; i < 4; i++) h = ad__mix(h ^ lane[i] ^ w[i]);
+    return h;
 }
 
 static uint64_t hash_tape(const tape *t)
@@ -64,17 +69,32 @@ static bool met(ad_context *c, uint64_t hash)
     return false;
 }
 
-/* Makes room in the cache. Plans that were never found again go first while they are many: passing programs do not
- * drive out those that return. */
-static void evict(ad_context *c)
+/* The plan that goes next: the least recent one, but those that were never found again first while they are many.
+ * Programs that pass do not drive out those that return. */
+static int64_t victim(const ad_context *c)
 {
     int64_t passing = 0, last = c->n_plans - 1;
     for (int64_t i = 0; i < c->n_plans; i++) passing += !c->plans[i]->again;
     while (passing > c->n_plans / 4 && c->plans[last]->again) last--;
-    ad__plan_free(c, c->plans[last]);
+    return last;
+}
+
+static void evict(ad_context *c, int64_t which)
+{
+    ad__plan_free(c, c->plans[which]);
     c->n_plans--;
-    memmove(c->plans + last, c->plans + last + 1, (size_t)(c->n_plans - last) * sizeof *c->plans);
+    memmove(c->plans + which, c->plans + which + 1, (size_t)(c->n_plans - which) * sizeof *c->plans);
     c->counters.evictions++;
+}
+
+/* Whether this run should do with a lean plan: where the program is new, and mostly where its plan would take the place
+ * of one that returns. More programs than there is room for are better interpreted than planned again and again. */
+static bool interprets(ad_context *c, uint64_t hash)
+{
+    enum { PATIENCE = 8 };
+    if (!(c->passes & PASS_LEAN) || !c->backend->interpret) return false;
+    if (!met(c, hash)) return true;
+    return c->n_plans >= c->max_plans && c->plans[victim(c)]->again && ++c->passed_over % PATIENCE;
 }
 
 /* The plan to run: of a program's first sighting a lean one, else one for the cache. */
@@ -90,14 +110,13 @@ static plan *build(ad_context *c, const run_request *r, uint64_t hash)
         t->expanding = false;
         if (!expanded) return NULL;
     }
-    bool lean = c->passes & PASS_LEAN && c->backend->interpret && !met(c, hash);
-    plan *once = lean ? ad__plan_lean(c, r) : NULL;
+    plan *once = interprets(c, hash) ? ad__plan_lean(c, r) : NULL;
     c->counters.interpreted += once != NULL;
     if (once || !ad__ok(c)) {
         ad__tape_rewind(c, t, &recorded);
         return once;
     }
-    if (c->n_plans >= c->max_plans) evict(c);
+    if (c->n_plans >= c->max_plans) evict(c, victim(c));
     if (!ad__reserve(c, &c->plans, &c->cap_plans, c->n_plans + 1, sizeof *c->plans)) return NULL;
     plan *p = ad__plan_build(c, r, &recorded, hash);
     ad__tape_rewind(c, t, &recorded); /* a miss and a hit leave the tape alike */

@@ -178,6 +178,34 @@ static inline node_id ad__push(const ad_context *c, tape *t, int op, int dtype, 
     t->n_attrs += n_attrs;
     return id;
 }
+static inline bool ad__has_other_shape(const node *n, int32_t shape)
+{
+    return n->shape && n->shape != shape;
+}
+/* What nearly every recording is: reals of one shape or scalars, and room for the node. -1, without an error, where it
+ * is not so: ad__elementwise does the rest, in two hundred instructions for some thirty here. Operands are nodes of tape
+ * t, those beyond the arity repeat the first one; all are kept apart, in registers. */
+static inline __attribute__((always_inline)) node_id ad__append_plain(const ad_context *c, tape *t, int op, int arity,
+                                                                      node_id x, node_id y, node_id z, node_id w)
+{
+    if (!ad__ok(c) || op == OP_logit_clamped || !ad__room(c, t, arity, 0))
+        return -1;
+    const node *a = &t->node[x], *b = &t->node[y], *d = &t->node[z], *e = &t->node[w];
+    int32_t shape = a->shape | b->shape | d->shape | e->shape; /* what they all have (0: the scalar's), or nobody */
+    if ((a->dtype | b->dtype | d->dtype | e->dtype) != AD_REAL || ad__has_other_shape(a, shape) ||
+        ad__has_other_shape(b, shape) || ad__has_other_shape(d, shape) || ad__has_other_shape(e, shape))
+        return -1;
+    int32_t *in = t->input + t->n_inputs;
+    in[0] = x;
+    if (arity > 1)
+        in[1] = y;
+    if (arity > 2)
+        in[2] = z;
+    if (arity > 3)
+        in[3] = w;
+    return ad__push(c, t, op, AD_REAL, shape, arity, 0, -1);
+}
+_Static_assert(AD_REAL == 0, "of dtypes the sum is taken");
 /* Elementwise op by number, broadcasting; -1 after an error. */
 node_id ad__elementwise(ad_context *c, int op, const node_id *inputs);
 int ad__arity(int op);
