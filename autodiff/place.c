@@ -111,47 +111,40 @@ static void place_sources(plan *p)
 
 /* ---- assignments in place ---------------------------------------------------------------------------------------- */
 
-enum { NOBODY = -1, SEVERAL = -2 };
-
-/* Who reads the old value of a state behind the gate. */
-typedef struct old_value {
-    int32_t item; /* the one that does so, element by element; NOBODY; SEVERAL: not one, or not so */
-    int32_t last; /* the last of its members to do so */
-} old_value;
-
-static void find_old_values(const plan *p, old_value *old)
+/* last (nodes): of each state the last member behind the gate that reads its old value, -1 where there is none;
+ * INT32_MAX where several values are assigned to it: these wait for their turns. */
+static void find_last_readers(const plan *p, int32_t *last)
 {
     for (int32_t k = p->gate; k < p->n_items; k++) {
         for (int32_t a = p->item[k].first; a < p->item[k].first + p->item[k].count; a++) {
-            int32_t m = p->member[a], shape = -1;
-            for (int j = p->node[m].op == OP_assign; j < p->node[m].n_inputs; j++) { /* an assignment writes its first */
+            int32_t m = p->member[a];
+            bool assigns = p->node[m].op == OP_assign; /* its first operand */
+            if (assigns) {
+                int32_t state = read_of(p, m, 0);
+                last[state] = p->kept[state] & 4 ? INT32_MAX : last[state];
+                p->kept[state] |= 4;
+            }
+            for (int j = assigns; j < p->node[m].n_inputs; j++) {
                 int32_t from = read_of(p, m, j);
-                if (p->node[from].op != OP_state)
-                    continue;
-                bool plain = p->node[m].op < N_ELEMENTWISE;
-                if (plain)
-                    ad__plan_operand(p, plan_inputs(p, m)[j], &shape);
-                bool one = old[from].item == NOBODY || old[from].item == k;
-                old[from] = (old_value){ plain && one && shape == p->node[from].shape ? k : SEVERAL, a };
+                if (p->node[from].op == OP_state && last[from] < a)
+                    last[from] = a;
             }
         }
     }
 }
 
-/* Whether the new value may be written over the old: no one reads that any more, or only the new value's own item does
- * so, not behind the member that computes it. */
-static bool may_overwrite(const plan *p, const old_value *old, int32_t state, int32_t value)
+/* Whether the new value may be written over the old: when the member that computes it is done with an element, no one
+ * reads that any more. Its item's earlier members read a state of the loop's own shape, hence in the loop's order. */
+static bool may_overwrite(const plan *p, const int32_t *last, int32_t state, int32_t value)
 {
-    int32_t k = p->item_of[value];
-    if (k < p->gate || p->node[value].op >= N_ELEMENTWISE || p->node[value].shape != p->node[state].shape)
-        return false;
-    return old[state].item == NOBODY || (old[state].item == k && old[state].last <= p->position[value]);
+    return p->item_of[value] >= p->gate && p->node[value].op < N_ELEMENTWISE &&
+           p->node[value].shape == p->node[state].shape && last[state] <= p->position[value];
 }
 
-/* `old`: of each node, to be filled. */
-static void place_assignments(plan *p, old_value *old)
+/* last: of each node, -1 everywhere; filled here. */
+static void place_assignments(plan *p, int32_t *last)
 {
-    find_old_values(p, old);
+    find_last_readers(p, last);
     for (int32_t k = p->gate; k < p->n_items; k++) {
         int32_t m = p->member[p->item[k].first];
         if (p->node[m].op != OP_assign)
@@ -159,7 +152,7 @@ static void place_assignments(plan *p, old_value *old)
         int32_t state = ad__plan_source(p, plan_inputs(p, m)[0]), value = ad__plan_source(p, plan_inputs(p, m)[1]);
         p->place[m] = p->place[state];
         if (p->context->passes & PASS_OVERWRITE && p->item_of[value] >= 0 && p->place[value].kind == PLACE_NONE &&
-            !(p->kept[value] & 1) && may_overwrite(p, old, state, value))
+            !(p->kept[value] & 1) && may_overwrite(p, last, state, value))
             p->place[value] = p->place[state];
     }
 }
@@ -204,17 +197,17 @@ bool ad__pass_place(plan *p, bool final)
 {
     ad_context *c = p->context;
     int64_t n = p->n + 1, items = p->n_items + 1;
-    int32_t *memory = ad__allocate(c, NULL, (size_t)(4 * n + items) * sizeof *memory);
+    int32_t *memory = ad__allocate(c, NULL, (size_t)(3 * n + items) * sizeof *memory);
     if (!memory)
         return false;
-    memset(memory, 0xff, (size_t)(4 * n + items) * sizeof *memory);
+    memset(memory, 0xff, (size_t)(3 * n + items) * sizeof *memory);
     placer l = { .p = p, .last = memory, .after = memory + n, .dies = memory + 2 * n };
     int64_t constants = 0;
     for (int32_t i = 0; i < p->n; i++)
         constants += p->live[i] && p->node[i].op == OP_constant;
     l.end = aligned((size_t)(p->n_scalars + constants) * sizeof(double));
     place_sources(p);
-    place_assignments(p, (old_value *)(memory + 2 * n + items));
+    place_assignments(p, memory + 2 * n + items);
     for (int32_t k = 0; k < p->n_items; k++) {
         EACH_READ(p, k, m, from)
         {

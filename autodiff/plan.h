@@ -36,7 +36,7 @@ struct plan {
     int32_t *same;    /* of each node: the node that stands for it (itself, or an equal earlier one) */
     uint8_t *live;    /* 1: the run needs it; 2: before the gate */
     uint8_t *done;    /* whether an earlier segment computed it */
-    uint8_t *kept;    /* 1: its value must outlive the run; 2: someone reads it as memory */
+    uint8_t *kept;    /* 1: its value must outlive the run; 2: someone reads it as memory; 4: it is assigned */
     int32_t *item_of; /* -1: no kernel (a source, a view, or dead) */
     plan_item *item;
     int32_t n_items, *member, n_members;

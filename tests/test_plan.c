@@ -244,6 +244,42 @@ START_TEST(test_passes)
 }
 END_TEST
 
+/* Assigned values are written over the old ones, but not before these were read: behind the new value, in its item or
+ * another, or by a value that is assigned to the same state. */
+START_TEST(test_old_values)
+{
+    double start[3] = { 1, 2, 3 }, got[4][3];
+    for (int pass = 0; pass < 3; pass++) {
+        context->passes = pass == 0 ? 0 : pass == 1 ? ~(uint32_t)PASS_LEAN : ~0u;
+        ad_tensor *x[4];
+        for (int i = 0; i < 4; i++) {
+            x[i] = ad_state(S(3));
+            ck_assert(ad_write(x[i], start, 3));
+        }
+        ad_scope {
+            ad_tensor *next = ad_add(x[0], 1);
+            ad_assign(x[0], next);
+            ad_assign(x[1], ad_mul(next, x[0]));
+            ad_assign(x[2], ad_mul(ad_sum(x[0]), x[2]));
+            ad_tensor *again = ad_mul(x[0], 10);
+            ad_assign(x[0], again);
+            ad_assign(x[3], ad_add(ad_cumsum(next, 0, false), ad_mul(again, next)));
+            /* without a guard, as optimisers' values are: guarded values are computed before anything is written */
+            ck_assert_msg(ad__run(context, &(run_request){ .commit = true }, NULL), "%s", ad_error());
+        }
+        for (int i = 0; i < 4; i++) ck_assert(ad_read(x[i], got[i], 3));
+        for (int i = 0, sum = 0; i < 3; i++) {
+            double old = start[i], next = old + 1;
+            sum += (int)next;
+            ck_assert_msg(got[0][i] == 10 * old && got[1][i] == next * old && got[2][i] == 6 * old &&
+                              got[3][i] == sum + 10 * old * next,
+                          "passes %d, element %d: %g, %g, %g, %g", pass, i, got[0][i], got[1][i], got[2][i], got[3][i]);
+        }
+        for (int i = 0; i < 4; i++) ad_free(x[i]);
+    }
+}
+END_TEST
+
 /* Long chains, wide fans and many operands: more than one kernel holds. */
 START_TEST(test_large_items)
 {
@@ -306,6 +342,7 @@ Suite *suite_plan(void)
     tcase_add_loop_test(t, test_many_shapes, 0, 2);
     tcase_add_test(t, test_hit_and_miss_alike);
     tcase_add_test(t, test_passes);
+    tcase_add_test(t, test_old_values);
     tcase_add_test(t, test_large_items);
     tcase_add_test(t, test_borrowed_ends);
     suite_add_tcase(s, t);
