@@ -162,7 +162,7 @@ struct ad_context {
     int max_plans;
     uint64_t last_plan; /* its serial */
     lean_plan *lean;   /* of the last program that was seen for the first time */
-    uint64_t seen[64]; /* hashes of such programs, the next one's place: they are planned in full when they come again */
+    uint64_t seen[64]; /* hashes of such programs, in a ring: they are planned in full when they come again */
     uint32_t next_seen, passed_over;
     uint32_t passes; /* which planner passes run, one bit each */
 

@@ -7,7 +7,7 @@
 
 enum {
     LINE = 64,
-    MEAN_BYTES = 512 /* where values are larger on average, what fusing saves in one run is worth planning for */
+    MEAN_BYTES = 8192 /* where values are larger on average, fusing and sharing memory are worth planning for at once */
 };
 
 struct lean_plan {

@@ -9,7 +9,8 @@
 
 static bool same_program(const plan *p, const tape *t)
 {
-    return p->key_nodes == t->n && p->layout == t->layout && p->key_inputs == t->n_inputs && p->key_attrs == t->n_attrs &&
+    return p->layout == t->layout && p->key_nodes == t->n && p->key_inputs == t->n_inputs &&
+           p->key_attrs == t->n_attrs &&
            !memcmp(p->node, t->node, (size_t)t->n * sizeof *t->node) &&
            !memcmp(p->key_input, t->input, (size_t)t->n_inputs * sizeof *t->input) &&
            !memcmp(p->attr, t->attr, (size_t)t->n_attrs * sizeof *t->attr);

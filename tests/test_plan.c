@@ -122,7 +122,7 @@ START_TEST(test_first_sight)
                       "use %zu", i);
     }
     /* large values are worth planning for at once: they would share no memory */
-    ad_scope ck_assert(ad_item(ad_sum(ad_exp(ad_zeros(1000)))) == 1000);
+    ad_scope ck_assert(ad_item(ad_sum(ad_exp(ad_zeros(10000)))) == 10000);
     ck_assert_uint_eq(ad_count().interpreted, 3);
     ck_assert_uint_eq(ad_count().plans, 3);
 }
