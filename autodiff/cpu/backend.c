@@ -238,6 +238,7 @@ cpu_program *cpu_program_new(cpu_state *s, const plan *pl)
 void cpu_program_reset(cpu_program *p)
 {
     p->n_steps = p->n_pointers = p->n_bound = 0;
+    p->draws = -1;
     while (p->n_details > 1) /* the last is the largest, or large enough */
         memory_free(p->state, p->detail[--p->n_details - 1]), p->detail[p->n_details - 1] = p->detail[p->n_details];
     if (p->n_details) {

@@ -369,7 +369,7 @@ static bool lower_draws(cpu_program *p, int32_t node, int32_t blocks)
     const plan *pl = p->plan;
     const int64_t *a = plan_attrs(pl, node);
     bool normal = pl->node[node].op == OP_random_normal;
-    int32_t depth = pl->item[pl->item_of[node]].depth, n = (int32_t)plan_size(pl, node);
+    int32_t depth = pl->item ? pl->item[pl->item_of[node]].depth : 0, n = (int32_t)plan_size(pl, node);
     draws *d = p->draws >= 0 ? p->step[p->draws].detail : NULL;
     if (d && d->depth == depth && d->batch.normal == normal && d->batch.blocks + blocks <= DRAW_BLOCKS) {
         memmove(p->step + p->draws, p->step + p->draws + 1, (size_t)(--p->n_steps - p->draws) * sizeof *p->step);
