@@ -209,8 +209,8 @@ AD_API ad_tensor *ad_stack(ad_tensor *const *parts, int n, int axis);
 AD_API ad_tensor *ad_slice(ad_tensor *x, int axis, int64_t start, int64_t length);
 /* The transpose of ad_slice: x placed at `start` of an axis of size `size`, zeros elsewhere. */
 AD_API ad_tensor *ad_pad(ad_tensor *x, int axis, int64_t start, int64_t size);
-/* Rows of an axis by an int64 index of any shape (I...): (A, N, B) -> (A, I..., B). The gradient adds rows back up.
- * An index outside [0, N) is an error when the step runs. */
+/* Rows of an axis by an int64 index of any shape (I...): (A, N, B) -> (A, I..., B), of x's type: bytes stay bytes. The
+ * gradient adds rows back up. An index outside [0, N) is an error when the step runs. */
 AD_API ad_tensor *ad_gather(ad_tensor *x, int axis, ad_tensor *index);
 /* The transpose of ad_gather: (A, I..., B) and index (I...) -> (A, size, B), rows of equal index added in order. */
 AD_API ad_tensor *ad_scatter_add(ad_tensor *x, int axis, ad_tensor *index, int64_t size);

@@ -4,7 +4,7 @@
 #include "autodiff/tape.h"
 
 /* op over x, whose axis `at` lies between `outer` and `inner` elements and is `size` long on the side that is indexed.
- */
+ * The result has x's dtype. */
 static node_id indexed(ad_context *c, int op, node_id x, node_id index, int at, int64_t size, const ad_shape *to)
 {
     int64_t attrs[] = { at, 1, size, 1 };
@@ -12,12 +12,12 @@ static node_id indexed(ad_context *c, int op, node_id x, node_id index, int at, 
         attrs[1] *= to->dim[i];
     for (int i = at + (op == OP_gather ? ad__shape_of(c, index)->shape.rank : 1); i < to->rank; i++)
         attrs[3] *= to->dim[i];
-    return ad__append(c, op, AD_REAL, ad__shape(c, to), (node_id[]){ x, index }, 2, attrs, 4, -1);
+    return ad__append(c, op, c->tape->node[x].dtype, ad__shape(c, to), (node_id[]){ x, index }, 2, attrs, 4, -1);
 }
 
 static bool operands(ad_context *c, ad_tensor *x, ad_tensor *index, node_id *in)
 {
-    in[0] = ad__node(c, ad_cast_real(x), "the operand that is indexed");
+    in[0] = ad__node(c, x, "the operand that is indexed");
     in[1] = in[0] < 0 ? -1 : ad__node(c, index, "the index");
     if (in[1] < 0)
         return false;
@@ -73,7 +73,7 @@ ad_tensor *(ad_scatter_add)(ad_tensor *x, int axis, ad_tensor *index, int64_t si
 {
     ad_context *c = ad__open_context();
     node_id in[2];
-    if (!c || !operands(c, x, index, in))
+    if (!c || !operands(c, ad_cast_real(x), index, in))
         return AD_NIL;
     int rank = ad__shape_of(c, in[0])->shape.rank - ad__shape_of(c, in[1])->shape.rank + 1;
     int at = axis < 0 ? axis + rank : axis;

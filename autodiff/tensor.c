@@ -222,6 +222,13 @@ void ad__from_tensor(void *out, ad_source type, const void *in, int dtype, ad_pr
 #undef CONVERT
 }
 
+/* Whether a tensor's memory has the very type of the caller's data. */
+static bool is_stored(const ad_context *c, int dtype, ad_source source)
+{
+    return dtype == AD_REAL ? source == (c->precision == AD_DOUBLE ? AD_FROM_DOUBLE : AD_FROM_FLOAT)
+                            : source != AD_FROM_INT;
+}
+
 bool ad_write_data(ad_tensor *persistent, const void *data, ad_source source, int64_t n)
 {
     ad_context *c = ad__current();
@@ -247,6 +254,8 @@ bool ad_write_data(ad_tensor *persistent, const void *data, ad_source source, in
         return true;
     }
     size_t bytes = (size_t)n * ad__dtype_bytes(c, x->dtype);
+    if (is_stored(c, x->dtype, source))
+        return c->backend->upload(c->backend_state, x->data, data, bytes);
     void *staged = ad__allocate(c, NULL, bytes ? bytes : 1);
     if (!staged)
         return false;

@@ -116,7 +116,7 @@ static bool lower_concat(gpu_program *p, int32_t node, int64_t bytes)
 }
 
 /* gather and scatter_add: the indices are looked at first */
-static bool lower_indexed(gpu_program *p, int32_t node)
+static bool lower_indexed(gpu_program *p, int32_t node, int64_t bytes)
 {
     const plan *pl = p->plan;
     const int64_t *a = plan_attrs(pl, node), n = plan_size(pl, node);
@@ -125,7 +125,7 @@ static bool lower_indexed(gpu_program *p, int32_t node)
     return gpu__step(p, "check_index", members ? 1 : 0, (int64_t[]){ members, a[2], node }, 3) &&
            gpu__address(p, pl->place[ad__plan_source(pl, index)]) &&
            plain(p, pl->node[node].op == OP_gather ? "gather" : "scatter_add", node, n,
-                 (int64_t[]){ n, members, a[2], a[3] }, 4);
+                 (int64_t[]){ n, members, a[2], a[3], bytes }, 5);
 }
 
 /* ---- reducing ---------------------------------------------------------------------------------------------------- */
@@ -256,7 +256,7 @@ bool gpu__lower_node(gpu_program *p, int32_t node)
         return lower_concat(p, node, bytes);
     case OP_gather:
     case OP_scatter_add:
-        return lower_indexed(p, node);
+        return lower_indexed(p, node, bytes);
     case OP_reduce_sum:
     case OP_reduce_max:
         return lower_reduce(p, node);

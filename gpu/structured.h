@@ -162,7 +162,8 @@ KERNEL(check_index)
     bind[BIND_BAD_NODE] = SIZE(2);
 }
 
-/* (outer, size, inner), index (members) -> (outer, members, inner). sizes: result's elements, members, size, inner */
+/* (outer, size, inner), index (members) -> (outer, members, inner). sizes: result's elements, members, size, inner, bytes
+ * of an element */
 KERNEL(gather)
 {
     GATE;
@@ -171,12 +172,15 @@ KERNEL(gather)
     EACH(i, SIZE(0))
     {
         word k = i % inner, j = index[i / inner % members], outer = i / inner / members;
-        ADDRESS(real, 0)[i] = j >= 0 && j < size ? ADDRESS(real, 1)[(outer * size + j) * inner + k] : R(0.0);
+        if (j >= 0 && j < size)
+            move(ADDRESS(void, 0), i, ADDRESS(void, 1), (outer * size + j) * inner + k, SIZE(4));
+        else
+            zero(ADDRESS(void, 0), i, SIZE(4));
     }
 }
 
 /* (outer, members, inner), index (members) -> (outer, size, inner): every sum by one thread, in the order of members.
- * sizes as of gather */
+ * sizes as of gather, reals */
 KERNEL(scatter_add)
 {
     GATE;

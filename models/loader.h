@@ -8,7 +8,11 @@
  *     loader_free(train);
  *
  * The last minibatch of an epoch holds what remains and may be smaller. The order is a function of seed and epoch alone.
- * After the first epoch nothing is allocated. */
+ * After the first epoch nothing is allocated.
+ *
+ * On the CPU, rows are gathered and converted by loader_next. On a GPU the rows are copied to it as bytes by loader_new, the
+ * order (8 bytes a row) at the beginning of each epoch, and kernels gather, convert and batch: no pixel crosses the bus
+ * after the start. The minibatches are the same, bit for bit. */
 #ifndef MODELS_LOADER_H
 #define MODELS_LOADER_H
 
@@ -26,7 +30,7 @@ typedef struct loader_options {
     bool in_order; /* no shuffling: for test sets */
 } loader_options;
 
-/* Rows: `count` of them, `width` bytes each, one after the other; they are not copied and must outlive the loader. Belongs
+/* Rows: `count` of them, `width` bytes each, one after the other; they must outlive the loader. Belongs
  * to the current context: end with loader_free before the context ends. options may be NULL. NULL, with the error in
  * ad_error, for no rows, a negative size or no memory. */
 AD_API loader *loader_new(const uint8_t *rows, int64_t count, int64_t width, const loader_options *options);

@@ -1,7 +1,7 @@
 /* A device without a GPU: memory of the host's, the same sources compiled as C by the machine's compiler, blocks of
  * threads run one thread after the other, as coroutines where a kernel has barriers. Made into a backend of its own,
- * libtaper_emulated, with the CUDA backend's code around it; test_gpu.c opens it. $TAPER_EMULATED_KEEP names a folder
- * for the sources. */
+ * libtaper_emulated, with the CUDA backend's code around it; test_gpu.c compares it with the CPU, test_device.c looks at
+ * what it noted. $TAPER_EMULATED_KEEP names a folder for the sources. */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +10,9 @@
 #include <unistd.h>
 
 #include "gpu/gpu.h"
+#include "tests/emulated_device.h"
+
+__attribute__((visibility("default"))) emulated_record emulated__record;
 
 enum { STACK = 1 << 16 };
 
@@ -42,6 +45,7 @@ typedef struct kernel {
     struct kernel *next; /* of the module */
     module *module;
     kernel_fn *run;
+    char name[32];
 } kernel;
 struct module {
     void *object;
@@ -109,9 +113,19 @@ static void run_block(emulated *e, geometry *g)
     }
 }
 
+static void note_step(const emulated_step *step)
+{
+    emulated_record *r = &emulated__record;
+    if (r->n_steps++ < EMULATED_MOST)
+        r->step[r->n_steps - 1] = *step;
+}
+
 static bool launch(void *device, void *kernel_, gpu_grid grid, void *bind, const void *step)
 {
     const kernel *k = kernel_;
+    emulated_step noted = { .grid = grid, .bind = bind, .words = step };
+    memcpy(noted.kernel, k->name, sizeof noted.kernel);
+    note_step(&noted);
     geometry *g = k->module->geometry;
     *k->module->barrier = wait_for_others;
     running.run = k->run;
@@ -169,6 +183,7 @@ static void *compile(void *device, const char *source)
     if (!m)
         return NULL;
     *m = (module){ .object = NULL };
+    emulated__record.compiled++;
     keep(e, source);
     m->object = build(e, source, folder, object, sizeof object) ? dlopen(object, RTLD_NOW | RTLD_LOCAL) : NULL;
     remove(object);
@@ -194,8 +209,8 @@ static void *find_kernel(void *device, void *module_, const char *name)
             ad__fail(e->context, AD_ERROR_DEVICE, NULL, "no kernel %s", name);
         return NULL;
     }
-    k->next = m->kernels;
-    k->module = m;
+    *k = (kernel){ .next = m->kernels, .module = m };
+    snprintf(k->name, sizeof k->name, "%s", name);
     m->kernels = k;
     memcpy(&k->run, &symbol, sizeof symbol);
     return k;
@@ -215,17 +230,37 @@ static void unload(void *device, void *module_)
 
 /* ---- the rest ---------------------------------------------------------------------------------------------------- */
 
+/* Which allocation an address lies in, or -1. */
+static int memory_of(const void *at)
+{
+    const emulated_record *r = &emulated__record;
+    for (int i = 0; i < r->n_memory; i++)
+        if ((const char *)at >= r->memory[i].at && (const char *)at < r->memory[i].at + r->memory[i].bytes)
+            return i;
+    return -1;
+}
+
 static void *memory_new(void *device, size_t bytes)
 {
+    emulated_record *r = &emulated__record;
     void *memory = NULL;
-    if (!posix_memalign(&memory, 64, bytes))
+    if (r->n_memory < EMULATED_MOST && !posix_memalign(&memory, 64, bytes)) {
+        memset(memory, 0xa5, bytes); /* whoever reads what nobody wrote shall notice */
+        r->memory[r->n_memory].at = memory;
+        r->memory[r->n_memory++].bytes = bytes;
         return memory;
+    }
     ad__fail(((emulated *)device)->context, AD_ERROR_MEMORY, NULL, "out of device memory: %zu bytes asked", bytes);
     return NULL;
 }
 static void memory_free(void *device, void *memory)
 {
+    emulated_record *r = &emulated__record;
+    int i = memory_of(memory);
     (void)device;
+    if (i < 0)
+        abort(); /* not the device's: a bug of the backend's */
+    r->memory[i] = r->memory[--r->n_memory];
     free(memory);
 }
 static bool clear(void *device, void *memory, size_t bytes)
@@ -236,15 +271,20 @@ static bool clear(void *device, void *memory, size_t bytes)
 }
 static bool copy(void *device, void *to, const void *from, size_t bytes, bool wait)
 {
+    emulated_record *r = &emulated__record;
+    bool of_device = memory_of(from) >= 0, to_device = memory_of(to) >= 0;
     (void)device, (void)wait;
     memcpy(to, from, bytes);
+    r->sent += to_device && !of_device ? (int64_t)bytes : 0;
+    r->sends += to_device && !of_device;
+    r->fetched += of_device && !to_device ? (int64_t)bytes : 0;
+    r->fetches += of_device && !to_device;
     return true;
 }
-/* Every bound input is taken for one of the host's: the way of those is the longer. */
 static bool on_host(void *device, const void *memory)
 {
-    (void)device, (void)memory;
-    return true;
+    (void)device;
+    return memory_of(memory) < 0;
 }
 
 #define MULTIPLY(name, type)                                                                                           \
@@ -265,6 +305,7 @@ MULTIPLY(multiply_doubles, double)
 
 static bool multiply(void *device, const gpu_product *g, const void *a, const void *b, void *c)
 {
+    note_step(&(emulated_step){ .product = *g, .operand = { c, a, b } });
     if (((emulated *)device)->real_bits == 64)
         multiply_doubles(g, a, b, c);
     else

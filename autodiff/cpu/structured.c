@@ -96,13 +96,13 @@ static bool bad_index(const cpu_step *s, int64_t index, int64_t size)
     return true;
 }
 
-/* gather: (outer, size, inner), index (members) -> (outer, members, inner); size 0 members */
+/* gather: (outer, size, inner), index (members) -> (outer, members, inner); size 0 members, 1 bytes of an element */
 static void run_gather(const void *job, int64_t from, int64_t to, int thread)
 {
     const cpu_step *s = job;
     (void)from, (void)to, (void)thread;
     const int64_t *a = plan_attrs(s->program->plan, s->node), *index = step_pointer(s, 2);
-    size_t row = (size_t)a[3] * real_bytes(s->program);
+    size_t row = (size_t)(a[3] * s->size[1]);
     char *out = step_pointer(s, 0);
     const char *x = step_pointer(s, 1);
     for (int64_t i = 0; i < a[1]; i++) {
@@ -485,6 +485,7 @@ bool cpu_lower_node(cpu_program *p, int32_t node)
         if (!(s = cpu_step_new(p, pl->node[node].op == OP_gather ? run_gather : run_scatter_add, node)))
             return false;
         s->size[0] = plan_size(pl, in[1]);
+        s->size[1] = bytes;
         return true;
     case OP_cumsum:
         return cpu_step_new(p, run_cumsum, node) != NULL;
