@@ -76,6 +76,34 @@ static const ad_backend *load(const char *name, char *why, size_t n)
 
 /* ---- choosing ---------------------------------------------------------------------------------------------------- */
 
+enum { MOST_NAME = 32 };
+/* Letters in front of the number, if any: they become part of a path. 0: no name of a backend. */
+static size_t name_length(const char *device)
+{
+    size_t n = strcspn(device, ":");
+    return n < MOST_NAME && strspn(device, "abcdefghijklmnopqrstuvwxyz") == n ? n : 0;
+}
+
+static const ad_backend *find(ad_context *c, const char *name, const char **why)
+{
+    *why = c->reason;
+    c->reason[0] = 0;
+    if (!strcmp(name, "cpu"))
+        return &ad__cpu_backend;
+    if (name_length(name) && !strchr(name, ':'))
+        return load(name, c->reason, sizeof c->reason);
+    snprintf(c->reason, sizeof c->reason, "\"%.100s\" is no name of a backend: there are cpu and cuda", name);
+    return NULL;
+}
+
+const ad_backend *ad_backend_open(const char *name, const char **why)
+{
+    ad_context *c = ad__current();
+    const char *ignored, **reason = why ? why : &ignored;
+    *reason = "out of memory";
+    return c ? find(c, name ? name : "", reason) : NULL;
+}
+
 static bool start(ad_context *c, const ad_backend *b, const char *device)
 {
     c->backend_state = b->open(c, device);
@@ -87,15 +115,15 @@ static bool start(ad_context *c, const ad_backend *b, const char *device)
 /* The backend of "NAME" or "NAME:number". */
 static bool start_object(ad_context *c, const char *device)
 {
-    char name[32], why[1024];
-    size_t n = strcspn(device, ":");
-    bool plausible = n > 0 && n < sizeof name && strspn(device, "abcdefghijklmnopqrstuvwxyz") == n;
-    snprintf(name, sizeof name, "%.*s", plausible ? (int)n : 0, device);
-    if (!plausible) {
+    char name[MOST_NAME];
+    const char *why;
+    size_t n = name_length(device);
+    snprintf(name, sizeof name, "%.*s", (int)n, device);
+    if (!n || !strcmp(name, "cpu")) {
         ad__fail(c, AD_ERROR_DEVICE, "devices: auto, cpu, cuda, cuda:1", "no device \"%s\"", device);
         return false;
     }
-    const ad_backend *b = load(name, why, sizeof why);
+    const ad_backend *b = find(c, name, &why);
     if (b)
         return start(c, b, device);
     ad__fail(c, AD_ERROR_DEVICE,
@@ -114,7 +142,9 @@ bool ad__backend_start(ad_context *c, const char *device)
         return start(c, &ad__cpu_backend, "cpu");
     if (strcmp(device, "auto"))
         return start_object(c, device);
-    if (start_object(c, "cuda"))
+    const char *why;
+    const ad_backend *cuda = find(c, "cuda", &why);
+    if (cuda && start(c, cuda, "cuda"))
         return true;
     c->error_kind = AD_ERROR_NONE; /* a preference that cannot be met is no error */
     c->error[0] = 0;

@@ -8,7 +8,6 @@
 
 typedef int32_t node_id; /* index on a tape; -1 is no node */
 
-typedef struct ad_backend ad_backend;
 typedef struct tape tape;
 typedef struct plan plan;
 typedef struct lean_plan lean_plan;
@@ -171,6 +170,7 @@ struct ad_context {
 
     const ad_backend *backend;
     void *backend_state;
+    char reason[1024]; /* why ad_backend_open found none */
 
     void *client; /* the state of the room above */
     void (*client_free)(ad_context *c, void *client);
