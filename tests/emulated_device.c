@@ -1,8 +1,10 @@
 /* A device without a GPU: memory of the host's, the same sources compiled as C by the machine's compiler, blocks of
  * threads run one thread after the other, as coroutines where a kernel has barriers. Made into a backend of its own,
  * libtaper_emulated, with the CUDA backend's code around it; test_gpu.c compares it with the CPU, test_device.c looks at
- * what it noted. $TAPER_EMULATED_KEEP names a folder for the sources. */
+ * what it noted. $TAPER_EMULATED_KEEP names a folder for the sources, $TAPER_EMULATED_CACHE one for what was made of them,
+ * which lasts no longer than a run of the tests: it does not know when headers change. */
 #include <dlfcn.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,40 +58,73 @@ struct module {
 
 /* ---- blocks of threads ------------------------------------------------------------------------------------------- */
 
+/* Contexts make the coroutines; they are then switched by jumps, which ask nothing of the kernel. */
 static struct {
     ucontext_t scheduler, thread[GPU_THREADS];
-    bool ended[GPU_THREADS];
+    jmp_buf scheduler_jump, thread_jump[GPU_THREADS];
+    bool made[GPU_THREADS], ended[GPU_THREADS];
     int current, waiting;
     kernel_fn *run;
     int64_t *bind;
     const int64_t *step;
 } running;
 
+/* Leaves the current thread, or the scheduler for it, until somebody switches back. */
+static void to_scheduler(void)
+{
+#ifdef __SANITIZE_ADDRESS__ /* it follows contexts, but not jumps between stacks */
+    swapcontext(&running.thread[running.current], &running.scheduler);
+#else
+    if (!_setjmp(running.thread_jump[running.current]))
+        _longjmp(running.scheduler_jump, 1);
+#endif
+}
+static void to_thread(bool first)
+{
+#ifdef __SANITIZE_ADDRESS__
+    (void)first;
+    swapcontext(&running.scheduler, &running.thread[running.current]);
+#else
+    if (!_setjmp(running.scheduler_jump)) {
+        if (first)
+            setcontext(&running.thread[running.current]);
+        _longjmp(running.thread_jump[running.current], 1);
+    }
+#endif
+}
+
 static void wait_for_others(void)
 {
     running.waiting++;
-    swapcontext(&running.thread[running.current], &running.scheduler);
+    to_scheduler();
 }
-static void run_thread(void)
+static void run_thread(void) /* block after block */
 {
-    running.run(running.bind, running.step);
-    running.ended[running.current] = true;
+    for (;;) {
+        running.run(running.bind, running.step);
+        running.ended[running.current] = true;
+        to_scheduler();
+    }
 }
 static void resume(geometry *g, int thread)
 {
     g->thread = running.current = thread;
-    swapcontext(&running.scheduler, &running.thread[thread]);
+    to_thread(false);
 }
 static void start_thread(emulated *e, geometry *g, int thread)
 {
     ucontext_t *t = &running.thread[thread];
-    getcontext(t);
-    t->uc_stack.ss_sp = e->stacks + (size_t)thread * STACK;
-    t->uc_stack.ss_size = STACK;
-    t->uc_link = &running.scheduler;
+    bool first = !running.made[thread];
+    g->thread = running.current = thread;
     running.ended[thread] = false;
-    makecontext(t, run_thread, 0);
-    resume(g, thread);
+    running.made[thread] = true;
+    if (first) {
+        getcontext(t);
+        t->uc_stack.ss_sp = e->stacks + (size_t)thread * STACK;
+        t->uc_stack.ss_size = STACK;
+        makecontext(t, run_thread, 0);
+    }
+    to_thread(first);
 }
 
 /* One block; the first thread shows whether there are barriers. */
@@ -154,11 +189,10 @@ static void keep(const emulated *e, const char *source)
     fclose(f);
 }
 
-static bool build(const emulated *e, const char *source, const char *folder, char *object, size_t n)
+static bool build(const emulated *e, const char *source, const char *folder, const char *object)
 {
     char path[256], command[1024];
     snprintf(path, sizeof path, "%s/source.c", folder);
-    snprintf(object, n, "%s/object.so", folder);
     FILE *f = fopen(path, "w");
     if (!f)
         return false;
@@ -178,15 +212,26 @@ static bool build(const emulated *e, const char *source, const char *folder, cha
 static void *compile(void *device, const char *source)
 {
     const emulated *e = device;
-    char folder[] = "/tmp/taper_emulated_XXXXXX", object[256] = "";
+    const char *cache = getenv("TAPER_EMULATED_CACHE");
+    char folder[] = "/tmp/taper_emulated_XXXXXX", object[256], cached[256] = "";
     module *m = mkdtemp(folder) ? ad__allocate(e->context, NULL, sizeof *m) : NULL;
     if (!m)
         return NULL;
     *m = (module){ .object = NULL };
     emulated__record.compiled++;
     keep(e, source);
-    m->object = build(e, source, folder, object, sizeof object) ? dlopen(object, RTLD_NOW | RTLD_LOCAL) : NULL;
-    remove(object);
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (const char *s = source; *s; s++)
+        hash = (hash ^ (uint8_t)*s) * 0x100000001b3u;
+    snprintf(object, sizeof object, "%s/object.so", folder);
+    if (cache)
+        snprintf(cached, sizeof cached, "%s/%d_%016llx.so", cache, e->real_bits, (unsigned long long)hash);
+    if (cache && !access(cached, R_OK)) {
+        m->object = dlopen(cached, RTLD_NOW | RTLD_LOCAL);
+    } else if (build(e, source, folder, object)) {
+        m->object = dlopen(cache && !rename(object, cached) ? cached : object, RTLD_NOW | RTLD_LOCAL);
+        remove(object);
+    }
     rmdir(folder);
     if (m->object) {
         m->geometry = dlsym(m->object, "geometry");
@@ -323,6 +368,7 @@ static void close_device(void *device)
 {
     emulated *e = device;
     free(e->stacks);
+    memset(running.made, 0, sizeof running.made); /* they stood on its stacks */
     ad__allocate(e->context, e, 0);
 }
 

@@ -5,6 +5,9 @@
 
 #include "gpu/device.h"
 
+/* Lets the emulated device compile each source once while this process and those it forks live. Called by suites. */
+void emulated_cache_begin(void);
+
 enum { EMULATED_MOST = 512 };
 
 typedef struct emulated_step {

@@ -262,6 +262,7 @@ END_TEST
 
 Suite *suite_device(void)
 {
+    emulated_cache_begin();
     Suite *s = suite_create("device");
     TCase *t = tcase_create("device");
     tcase_add_checked_fixture(t, setup, teardown);

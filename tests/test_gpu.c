@@ -8,10 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "autodiff/backend.h"
+#include "models/loader.h"
 #include "models/vae.h"
+#include "tests/emulated_device.h"
 #include "tests/numeric.h"
 
 static ad_context *open_context(const char *device, ad_precision precision)
@@ -33,6 +36,24 @@ static const char *judged(void)
 
 #define NO_ERROR() ck_assert_msg(ad_ok(), "%s", ad_error())
 static const ad_precision precisions[] = { AD_FLOAT, AD_DOUBLE };
+
+static char cache[] = "/tmp/taper_emulated_cache_XXXXXX";
+static pid_t cache_owner;
+static void cache_end(void)
+{
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", cache);
+    if (getpid() == cache_owner && system(command))
+        fprintf(stderr, "%s stays\n", cache);
+}
+void emulated_cache_begin(void)
+{
+    if (cache_owner || !mkdtemp(cache))
+        return;
+    cache_owner = getpid();
+    setenv("TAPER_EMULATED_CACHE", cache, 1);
+    atexit(cache_end);
+}
 
 /* ---- values: the same recording on both backends ----------------------------------------------------------------- */
 
@@ -163,10 +184,12 @@ static void record_moves(values *v)
 {
     static const uint8_t bytes[] = { 0, 1, 128, 255, 7 };
     static const int64_t whole[] = { 4, 0, 2, 2, -0, 3 };
+    static const int few[] = { 3, 0, 0, 4 };
     static double borrowed[6] = { 1, 2, 3, 4, 5, 6 };
     static float narrow[6] = { 1, 2, 3, 4, 5, 6 };
     ad_tensor *b = ad_from_data(bytes, AD_FROM_BYTE, AD_SHAPE(5)),
-              *index = ad_from_data(whole, AD_FROM_INT64, AD_SHAPE(6));
+              *index = ad_from_data(whole, AD_FROM_INT64, AD_SHAPE(6)),
+              *index_of_few = ad_from_data(few, AD_FROM_INT, AD_SHAPE(2, 2));
     bool wide = ad_precision_of(ad_context_current()) == AD_DOUBLE;
     ad_tensor *mine = ad_borrow(wide ? (void *)borrowed : (void *)narrow, AD_SHAPE(2, 3));
     ad_scope {
@@ -179,6 +202,8 @@ static void record_moves(values *v)
         keep(v, ad_slice(x, 0, 1, 2));
         keep(v, ad_pad(narrow_x, 1, 2, 5));
         keep(v, ad_gather(x, 1, index));
+        keep(v, ad_gather(b, 0, index));
+        keep(v, ad_gather(ad_slice(index, 0, 1, 5), 0, index_of_few));
         keep(v, ad_scatter_add(waves(AD_SHAPE(3, 6, 7), 3), 1, index, 5));
         keep(v, ad_cast_real(b));
         keep(v, ad_cast_real(ad_slice(b, 0, 1, 3)));
@@ -189,6 +214,7 @@ static void record_moves(values *v)
     }
     ad_free(b);
     ad_free(index);
+    ad_free(index_of_few);
     ad_free(mine);
 }
 START_TEST(moves_and_indices)
@@ -268,6 +294,32 @@ static void record_vae(values *v)
     ad_free(x);
     ad_free(rest);
 }
+/* Minibatches of two epochs: rows gathered by kernels have the bits of rows gathered by the host. */
+static void record_minibatches(values *v)
+{
+    enum { ROWS = 23, WIDTH = 31 };
+    static uint8_t pixels[ROWS * WIDTH];
+    for (int i = 0; i < ROWS * WIDTH; i++)
+        pixels[i] = (uint8_t)(i * 89);
+    for (int in_order = 0; in_order < 2; in_order++) {
+        loader *l = loader_new(pixels, ROWS, WIDTH, &(loader_options){ .batch_size = 8, .seed = 3, .in_order = in_order });
+        ad_tensor *x;
+        for (int epoch = 0; epoch < 2; epoch++)
+            while (loader_next(l, &x)) {
+                keep(v, x);
+                for (int i = 0; i < ad_dim(x, 0); i++)
+                    v->x[v->n++] = (double)loader_row(l, i);
+            }
+        NO_ERROR();
+        loader_free(l);
+    }
+}
+START_TEST(minibatches_have_the_cpus_bits)
+{
+    compare(record_minibatches, 0);
+}
+END_TEST
+
 START_TEST(steps_of_a_vae)
 {
     compare(record_vae, 1e4);
@@ -345,27 +397,33 @@ END_TEST
 
 /* ---- sources and the library ------------------------------------------------------------------------------------- */
 
-/* The sources of a VAE's step, of the structured kernels and of all rows, as the emulated device saw them. */
+/* The structured kernels and those of a VAE's step for every architecture and precision; the chain of all rows, which
+ * takes the compiler longest, once for each of both. (On its way to machine code NVRTC makes PTX of every source.) What the build folder's cache has
+ * of an earlier run is not compiled again. */
 START_TEST(sources_compile_for_every_architecture)
 {
-    char folder[] = "/tmp/taper_sources_XXXXXX", command[512];
+    char folder[] = "/tmp/taper_sources_XXXXXX", rows_folder[64], command[2048];
     if (access(TAPER_COMPILE_SOURCES, X_OK)) {
         test_skip("built without CUDA: no NVRTC to compile the kernels");
         return;
     }
     ck_assert_ptr_nonnull(mkdtemp(folder));
-    setenv("TAPER_EMULATED_KEEP", folder, 1);
+    snprintf(rows_folder, sizeof rows_folder, "%s/rows", folder);
+    ck_assert_int_eq(mkdir(rows_folder, 0777), 0);
     static values ignored;
     for (int i = 0; i < 2; i++) {
+        setenv("TAPER_EMULATED_KEEP", folder, 1);
         ad_context *c = open_context("emulated", precisions[i]);
         ignored.n = 0;
-        record_rows(&ignored, false);
         record_vae(&ignored);
+        setenv("TAPER_EMULATED_KEEP", rows_folder, 1);
+        record_rows(&ignored, false);
         NO_ERROR();
         ad_context_free(c);
     }
     unsetenv("TAPER_EMULATED_KEEP");
-    snprintf(command, sizeof command, "'%s' %s/*.cu && rm -r %s", TAPER_COMPILE_SOURCES, folder, folder);
+    snprintf(command, sizeof command, "XDG_CACHE_HOME='" TAPER_BACKENDS "/kernels' '%s' 80,90,ptx %s/*.cu 90 %s/32_*.cu 80 %s/64_*.cu && rm -r %s",
+             TAPER_COMPILE_SOURCES, folder, rows_folder, rows_folder, folder);
     ck_assert_msg(system(command) == 0, "see above");
 }
 END_TEST
@@ -405,6 +463,7 @@ END_TEST
 
 Suite *suite_gpu(void)
 {
+    emulated_cache_begin();
     Suite *s = suite_create("gpu");
     TCase *t = tcase_create("gpu");
     tcase_set_timeout(t, 240);
@@ -413,6 +472,7 @@ Suite *suite_gpu(void)
     tcase_add_test(t, moves_and_indices);
     tcase_add_test(t, reductions_and_totals);
     tcase_add_test(t, products);
+    tcase_add_test(t, minibatches_have_the_cpus_bits);
     tcase_add_test(t, steps_of_a_vae);
     tcase_add_test(t, a_bad_index_is_told);
     tcase_add_test(t, what_is_not_finite_is_not_assigned);
