@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { ROWS = 170, COLUMNS = 3, SCHOOLS = 8, CHAIN = 10, PIXELS = 784, HIDDEN = 400, LATENT = 50 };
 
@@ -277,7 +278,7 @@ static void close_training(void *state)
 static void *open_training(const bench_row *row)
 {
     int64_t batch = *(const int64_t *)row->what;
-    int n = batch > 256 ? 3 : MOST_BATCHES;
+    int n = batch > 4096 ? 1 : batch > 256 ? 3 : MOST_BATCHES;
     const float *digits = bench_digits(n * batch);
     training *t = digits ? calloc(1, sizeof *t) : NULL;
     if (!t) return NULL;
@@ -364,8 +365,12 @@ static bool run_alone(void *state, int64_t n)
 
 static void add_training(void)
 {
-    static const which steps[] = { { 1, 0, PRODUCTS }, { 16, 0, PRODUCTS }, { 256, 0, PRODUCTS }, { 4096, 0, PRODUCTS } };
-    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+    enum { LARGE = 4 }; /* from here on for GPUs only: a CPU takes seconds for a step */
+    static const which steps[] = { { 1, 0, PRODUCTS },    { 16, 0, PRODUCTS },    { 256, 0, PRODUCTS },
+                                   { 4096, 0, PRODUCTS }, { 16384, 0, PRODUCTS }, { 65536, 0, PRODUCTS } };
+    const char *device = getenv("TAPER_DEVICE");
+    size_t n = device && *device && strcmp(device, "cpu") ? sizeof steps / sizeof *steps : LARGE;
+    for (size_t i = 0; i < n; i++) {
         bench_row step = { .open = open_training, .close = close_training, .run = run_training, .what = &steps[i].batch };
         for (int k = 0; k < PRODUCTS; k++) step.flops += flops_of(&products[k], steps[i].batch);
         bench_row all = { .open = open_alone, .close = close_alone, .run = run_alone, .what = &steps[i] };

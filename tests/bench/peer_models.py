@@ -4,7 +4,7 @@ it writes "ready" and then, for each line N on standard input, the median of N s
 
 LIBRARY: torch (the same estimator by hand), pyro, pyro_jit, numpyro (one jitted update per step), numpyro_scan
 (updates inside lax.scan). WORK: vae_step/BATCH, regression, schools, chain. DATA: MNIST's folder, or - for noise.
-The number of threads comes in PEER_THREADS; every update's loss is read, as svi_step returns it (lax.scan: at its end)."""
+The number of threads comes in PEER_THREADS, the device, cpu or cuda, in PEER_DEVICE; every update's loss is read, as svi_step returns it (lax.scan: at its end)."""
 
 import gzip
 import math
@@ -21,16 +21,17 @@ EFFECT = np.array([28, 8, -3, 7, -1, 1, 18, 12], np.float32)
 ERROR = np.array([15, 10, 16, 11, 9, 11, 10, 18], np.float32)
 LR = {'vae_step': 1e-3}
 SMALL_LR = 0.005
+DEVICE = os.environ.get('PEER_DEVICE', 'cpu')
 
 
 def digits(folder, batch):
     """Minibatches (n, batch, 784), as many as models.c uses."""
-    n = 3 if batch > 256 else 40
+    n = 1 if batch > 4096 else 3 if batch > 256 else 40
     if folder == '-':
         noise = np.random.default_rng(0).random((n * batch, PIXELS), np.float32)
         return np.maximum(noise * 2 - 1, 0).reshape(n, batch, PIXELS)
     raw = gzip.decompress((pathlib.Path(folder) / 'train-images-idx3-ubyte.gz').read_bytes())
-    images = np.frombuffer(raw, np.uint8, n * batch * PIXELS, 16)
+    images = np.resize(np.frombuffer(raw, np.uint8, offset=16), n * batch * PIXELS)  # again from the start if too few
     return (images.astype(np.float32) / 255).reshape(n, batch, PIXELS)
 
 
@@ -41,12 +42,20 @@ def regression_data():
     return x.astype(np.float32), y.astype(np.float32)
 
 
+def torch_on_device():
+    """The module, and what makes a tensor there of an array."""
+    import torch
+    torch.set_num_threads(int(os.environ['PEER_THREADS']))
+    if DEVICE == 'cuda':
+        torch.set_default_tensor_type(torch.cuda.FloatTensor)  # set_default_device would cost something at every call
+    return torch, lambda array: torch.from_numpy(array).to(DEVICE)
+
+
 # ---- plain PyTorch: the estimator that Trace_ELBO makes, by hand -----------------------------------------------------
 
 def torch_work(work, batch, data):
-    import torch
+    torch, tensor = torch_on_device()
     from torch.nn import functional as F
-    torch.set_num_threads(int(os.environ['PEER_THREADS']))
     half_log_2pi = 0.5 * math.log(2 * math.pi)
 
     def log_normal(x, loc, scale):
@@ -64,7 +73,7 @@ def torch_work(work, batch, data):
 
     one = torch.tensor(1.)
     if work == 'vae_step':
-        batches = torch.from_numpy(digits(data, batch))
+        batches = tensor(digits(data, batch))
         fc1, fc2 = torch.nn.Linear(PIXELS, HIDDEN), torch.nn.Linear(HIDDEN, 2 * LATENT)
         fc3, fc4 = torch.nn.Linear(LATENT, HIDDEN), torch.nn.Linear(HIDDEN, PIXELS)
         parameters = [p for layer in (fc1, fc2, fc3, fc4) for p in layer.parameters()]
@@ -78,7 +87,7 @@ def torch_work(work, batch, data):
             divergence = (0.5 * z * z - 0.5 * eps * eps - log_scale).sum()
             return F.binary_cross_entropy_with_logits(logits, x, reduction='sum') + divergence
     elif work == 'regression':
-        x, y = map(torch.from_numpy, regression_data())
+        x, y = map(tensor, regression_data())
         qw, qb, qs = free(3), free(), free()
         parameters = [*qw, *qb, *qs]
 
@@ -88,7 +97,7 @@ def torch_work(work, batch, data):
             return (lw + lb + ls - log_normal(w, 0, one) - log_normal(b, 0, 10 * one) - log_normal(s, 0, one)
                     - log_normal(y, x @ w + b, sigma.expand(ROWS)))
     elif work == 'schools':
-        effect, error = torch.from_numpy(EFFECT), torch.from_numpy(ERROR)
+        effect, error = tensor(EFFECT), tensor(ERROR)
         qm, qt, qr = free(), free(), free(SCHOOLS)
         parameters = [*qm, *qt, *qr]
 
@@ -127,9 +136,8 @@ def torch_work(work, batch, data):
 def pyro_work(work, batch, data, jit):
     import pyro
     import pyro.distributions as dist
-    import torch
+    torch, tensor = torch_on_device()
     from torch.distributions import constraints
-    torch.set_num_threads(int(os.environ['PEER_THREADS']))
     pyro.enable_validation(False)
     torch.distributions.Distribution.set_default_validate_args(False)
     positive = constraints.positive
@@ -143,7 +151,7 @@ def pyro_work(work, batch, data, jit):
                               pyro.param(name + '_scale', lambda: torch.tensor(0.1), constraint=positive))
 
     if work == 'vae_step':
-        batches = [(x,) for x in torch.from_numpy(digits(data, batch))]
+        batches = [(x,) for x in tensor(digits(data, batch))]
         softplus = torch.nn.Softplus()
 
         class Encoder(torch.nn.Module):
@@ -178,7 +186,7 @@ def pyro_work(work, batch, data, jit):
             with pyro.plate('data', x.shape[0]):
                 pyro.sample('latent', dist.Normal(*encoder(x)).to_event(1))
     elif work == 'regression':
-        batches = [tuple(map(torch.from_numpy, regression_data()))]
+        batches = [tuple(map(tensor, regression_data()))]
 
         def model(x, y):
             w = pyro.sample('w', dist.Normal(torch.zeros(3), torch.ones(3)).to_event(1))
@@ -192,7 +200,7 @@ def pyro_work(work, batch, data, jit):
             pyro.sample('b', free('b'))
             pyro.sample('sigma', log_normal('sigma'))
     elif work == 'schools':
-        batches = [(torch.from_numpy(EFFECT), torch.from_numpy(ERROR))]
+        batches = [(tensor(EFFECT), tensor(ERROR))]
 
         def model(effect, error):
             mu, tau = pyro.sample('mu', dist.Normal(0., 5.)), pyro.sample('log_tau', dist.Normal(0., 1.)).exp()
@@ -234,8 +242,10 @@ def numpyro_work(work, batch, data, scan):
     threads = os.environ['PEER_THREADS']
     if threads == '1':
         os.environ['XLA_FLAGS'] = '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
-    os.environ['JAX_PLATFORMS'] = 'cpu'
+    os.environ['JAX_PLATFORMS'] = DEVICE
+    os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'  # others want memory of the GPU's, too
     import jax
+    jax.config.update('jax_default_matmul_precision', 'highest')  # FP32, as everyone
     import jax.numpy as jnp
     import numpyro
     import numpyro.distributions as dist

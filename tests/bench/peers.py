@@ -4,6 +4,7 @@
 Installs nothing. The peers live in a virtual environment, made once by
     python3 -m venv VENV && VENV/bin/pip install torch pyro-ppl 'jax[cpu]' numpyro
 and run by its interpreter: VENV/bin/python tests/bench/peers.py --bench build/tests/bench/bench --data MNIST
+On a GPU (--device cuda) all use it, with products in FP32, and larger minibatches are among the work.
 
 Every contestant is a process that measures itself when asked; those whose turn it is not are stopped, so that no thread
 spins in the background. A ratio is the median, over rounds, of the ratio within a round: the machine's drift cancels."""
@@ -20,6 +21,7 @@ import statistics
 import subprocess
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 
 HERE = pathlib.Path(__file__).resolve().parent
 PEERS = ['pyro', 'pyro_jit', 'torch', 'numpyro', 'numpyro_scan']
@@ -27,6 +29,7 @@ TITLES = {'pyro': 'Pyro', 'pyro_jit': 'Pyro, JitTrace_ELBO', 'torch': 'PyTorch b
           'numpyro_scan': 'NumPyro, lax.scan'}
 WORK = [('vae_step/256', 1), ('vae_step/256', 2), ('vae_step/4096', 1), ('vae_step/4096', 2), ('vae_step/1', 1),
         ('regression', 1), ('schools', 1), ('chain', 1)]
+GPU_WORK = [('regression', 1)] + [(f'vae_step/{batch}', 1) for batch in (256, 4096, 16384, 65536)]
 MAY_RUN = {'regression': 'svi_run/regression', 'schools': 'svi_run/schools', 'chain': 'svi_run/chain'}
 
 
@@ -81,8 +84,9 @@ def rows_of(bench):
 
 def contestants(o, work, threads, rows):
     """Name -> contestant, Taper first. One-thread steps of the autoencoder stay on one core, and so do all their peers."""
-    environment = dict(os.environ, PEER_THREADS=str(threads), OMP_NUM_THREADS=str(threads), THREADS=str(threads))
-    cores = {0} if threads == 1 and work.startswith('vae') else None
+    environment = dict(os.environ, PEER_THREADS=str(threads), OMP_NUM_THREADS=str(threads), THREADS=str(threads),
+                       PEER_DEVICE=o.device, TAPER_DEVICE=o.device)
+    cores = {0} if threads == 1 and work.startswith('vae') and o.device == 'cpu' else None
     taper = [o.bench, '--serve', f'--threads={threads}'] + ([f'--data={o.data}'] if o.data else [])
     found = {'taper': Contestant(taper + [f'--filter={work}'], environment, cores=cores)}
     if MAY_RUN.get(work) in rows:
@@ -136,9 +140,10 @@ def machine(o):
     field = lambda name: (re.search(rf'^{name}\s*: (.*)$', info, re.M) or [None, '?'])[1]
     flags = set(field('flags').split())
     isa = ', '.join(f for f in ('avx2', 'fma', 'avx512f', 'avx512bw', 'amx_tile') if f in flags) or platform.machine()
-    said = subprocess.run([o.bench, '--filter=ceiling/fma', '--repeat=3', '--threads=2'], capture_output=True, text=True)
+    said = subprocess.run([o.bench, '--filter=ceiling/fma', '--repeat=3', '--threads=2'], capture_output=True, text=True,
+                          env=dict(os.environ, TAPER_DEVICE=o.device))
     versions = [f'{p} {metadata.version(p)}' for p in ('torch', 'pyro-ppl', 'jax', 'jaxlib', 'numpyro', 'numpy')
-                if o.peers]
+                if o.peers and find_spec(p.replace('pyro-ppl', 'pyro'))]
     load = f'{os.getloadavg()[0]:.1f}'
     return '\n'.join([
         f'- date: {datetime.date.today()}; load before the runs: {load}',
@@ -172,6 +177,7 @@ def main():
     p.add_argument('--floor', help='a hand-written step that answers as `PATH serve` (ms; batch 256; needs --data)')
     p.add_argument('--blr', help='a hand-written regression that prints "median T ns/step"')
     p.add_argument('--peers', default=','.join(PEERS), help='which of them, by commas (default: %(default)s)')
+    p.add_argument('--device', default='cpu', choices=['cpu', 'cuda'], help='where all compute (default: %(default)s)')
     p.add_argument('--work', default='*', help='pattern of what to run (default: all)')
     p.add_argument('--rounds', type=int, default=9)
     p.add_argument('--samples', type=int, default=15, help='measured by each contestant in a round')
@@ -183,7 +189,7 @@ def main():
             p.error(f'no peer is called {peer}; there are {", ".join(PEERS)}')
 
     head, rows, results = machine(o), rows_of(o.bench), {}
-    for work, threads in WORK:
+    for work, threads in GPU_WORK if o.device == 'cuda' else WORK:
         if fnmatch.fnmatch(work, o.work):
             results[work, threads] = compete(o, work, threads, rows)
             print(work, threads, {n: round(statistics.median(t), 2) for n, t in results[work, threads].items()},
