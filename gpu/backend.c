@@ -351,11 +351,11 @@ static bool run(void *state, void *program, const run_bind *bind, run_outcome *o
         word[address + i] = (int64_t)(intptr_t)resolve(p, bind, p->reference[i]);
     if (!gpu__device.copy(s->device, p->device_bind, word, (size_t)p->n_bind * sizeof *word, false))
         return false;
-    for (int64_t i = 0; i < p->n_steps; i++)
-        if (!run_step(p, &p->step[i]))
-            return false;
-    int64_t told[BIND_NUMBERS];
-    if (!copy(s, told, p->device_bind, sizeof told))
+    bool done = true;
+    for (int64_t i = 0; done && i < p->n_steps; i++)
+        done = run_step(p, &p->step[i]);
+    int64_t told[BIND_NUMBERS]; /* waited for after a failure too: what was launched reads the bind and the tables */
+    if (!copy(s, told, p->device_bind, sizeof told) || !done)
         return false;
     outcome->finite = !told[BIND_NONFINITE];
     outcome->bad_index = (node_id)told[BIND_BAD_NODE];

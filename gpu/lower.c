@@ -178,16 +178,21 @@ static bool lower_reduce(gpu_program *p, int32_t node)
            reduce_columns(p, max, outer, pieces, inner, pieces, to, partial);
 }
 
+static int32_t rows_for(int operands)
+{
+    return operands < GPU_MOST_ROWS ? operands : GPU_MOST_ROWS;
+}
+
 static bool lower_total(gpu_program *p, int32_t node)
 {
     const plan *pl = p->plan;
     const int32_t *in = plan_inputs(pl, node);
     int terms = pl->node[node].n_inputs / 2;
-    gpu_step *s = gpu__step(p, "total_partials", 1, NULL, 0);
+    gpu_step *s = gpu__step(p, "total_partials", 1, (int64_t[]){ terms }, 1);
     place partial = scratch(p, (int64_t)terms * GPU_TOTAL_BLOCKS * (int64_t)sizeof(double));
     if (!s)
         return false;
-    s->grid = (gpu_grid){ terms ? GPU_TOTAL_BLOCKS : 0, terms, GPU_THREADS };
+    s->grid = (gpu_grid){ terms ? GPU_TOTAL_BLOCKS : 0, rows_for(terms), GPU_THREADS };
     bool done = gpu__address(p, partial);
     for (int t = 0; done && t < terms; t++)
         done = gpu__more_words(p, (int64_t[]){ plan_size(pl, in[2 * t]) }, 1) &&
@@ -209,10 +214,10 @@ static bool lower_guard(gpu_program *p, int32_t node)
     for (int j = 0; j < n; j++)
         if (plan_size(pl, plan_inputs(pl, node)[j]) > most)
             most = plan_size(pl, plan_inputs(pl, node)[j]);
-    gpu_step *s = gpu__step(p, "guard", most, NULL, 0);
+    gpu_step *s = gpu__step(p, "guard", most, (int64_t[]){ n }, 1);
     if (!s)
         return false;
-    s->grid.rows = n;
+    s->grid.rows = rows_for(n);
     bool done = addresses(p, node, n);
     for (int j = 0; done && j < n; j++)
         done = gpu__more_words(p, (int64_t[]){ plan_size(pl, plan_inputs(pl, node)[j]) }, 1);

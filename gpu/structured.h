@@ -281,18 +281,21 @@ DEVICE double block_sum(double mine, double *part)
     return part[0];
 }
 
-/* Each value's sum in double, by GPU_TOTAL_BLOCKS blocks; ROW is the term. sizes: of each value; addresses: partial
- * sums, then values and weights in turn */
+/* Each value's sum in double, by GPU_TOTAL_BLOCKS blocks in the row of its term. sizes: terms, of each value; addresses:
+ * partial sums, then values and weights in turn */
 KERNEL(total_partials)
 {
     GATE;
     __shared__ double part[GPU_THREADS];
-    const real *x = ADDRESS(real, 1 + 2 * ROW);
-    double sum = 0;
-    EACH(i, SIZE(ROW)) sum += (double)x[i];
-    sum = block_sum(sum, part);
-    if (!THREAD)
-        ADDRESS(double, 0)[ROW * GPU_TOTAL_BLOCKS + BLOCK] = sum;
+    for (word term = ROW; term < SIZE(0); term += ROWS) {
+        const real *x = ADDRESS(real, 1 + 2 * term);
+        double sum = 0;
+        EACH(i, SIZE(1 + term)) sum += (double)x[i];
+        sum = block_sum(sum, part);
+        if (!THREAD)
+            ADDRESS(double, 0)[term * GPU_TOTAL_BLOCKS + BLOCK] = sum;
+        __syncthreads();
+    }
 }
 
 /* One block of GPU_TOTAL_BLOCKS threads: their weighted sum, as a real and a double. sizes: terms, scalar of each
@@ -313,14 +316,16 @@ KERNEL(total)
     *ADDRESS(real, 0) = (real)sum;
 }
 
-/* sizes: of each operand; addresses: of the guard, operands. ROW is the operand; all finders write the same. */
+/* sizes: operands, of each; addresses: of the guard, operands. An operand has a row; all finders write the same. */
 KERNEL(guard)
 {
     GATE;
-    const real *x = ADDRESS(real, 1 + ROW);
-    EACH(i, SIZE(ROW))
-    {
-        if (!(x[i] - x[i] == 0))
-            bind[BIND_NONFINITE] = 1;
+    for (word operand = ROW; operand < SIZE(0); operand += ROWS) {
+        const real *x = ADDRESS(real, 1 + operand);
+        EACH(i, SIZE(1 + operand))
+        {
+            if (!(x[i] - x[i] == 0))
+                bind[BIND_NONFINITE] = 1;
+        }
     }
 }

@@ -19,7 +19,7 @@ __attribute__((visibility("default"))) emulated_record emulated__record;
 enum { STACK = 1 << 16 };
 
 /* What takes CUDA's words' place in front of a source. */
-static const char prelude[] = "struct geometry { int thread, threads, row; long long block, blocks; } geometry;\n"
+static const char prelude[] = "struct geometry { int thread, threads, row, rows; long long block, blocks; } geometry;\n"
                               "void (*barrier)(void);\n"
                               "#define DEVICE static inline __attribute__((unused))\n"
                               "#define KERNEL(name) void name(word *bind, const word *step)\n"
@@ -29,10 +29,11 @@ static const char prelude[] = "struct geometry { int thread, threads, row; long 
                               "#define THREADS geometry.threads\n"
                               "#define BLOCK geometry.block\n"
                               "#define BLOCKS geometry.blocks\n"
-                              "#define ROW geometry.row\n";
+                              "#define ROW geometry.row\n"
+                              "#define ROWS geometry.rows\n";
 
 typedef struct geometry {
-    int thread, threads, row;
+    int thread, threads, row, rows;
     long long block, blocks;
 } geometry;
 typedef void kernel_fn(int64_t *bind, const int64_t *step);
@@ -166,7 +167,7 @@ static bool launch(void *device, void *kernel_, gpu_grid grid, void *bind, const
     running.run = k->run;
     running.bind = bind;
     running.step = step;
-    *g = (geometry){ .threads = grid.threads, .blocks = grid.blocks };
+    *g = (geometry){ .threads = grid.threads, .blocks = grid.blocks, .rows = grid.rows };
     for (g->row = 0; g->row < grid.rows; g->row++)
         for (g->block = 0; g->block < grid.blocks; g->block++)
             run_block(device, g);

@@ -12,6 +12,9 @@
 #include <unistd.h>
 
 #include "autodiff/backend.h"
+#define GPU_WORDS_ONLY
+#include "gpu/kernels.h"
+#undef GPU_WORDS_ONLY
 #include "models/loader.h"
 #include "models/vae.h"
 #include "tests/emulated_device.h"
@@ -239,6 +242,39 @@ static void record_reductions(values *v)
         }
     }
 }
+/* More terms than a grid has rows, and a guard over more values; the last one is not finite. */
+static void record_many_terms(values *v)
+{
+    enum { TERMS = GPU_MOST_ROWS + 7 };
+    static ad_tensor *x[TERMS], *state[TERMS];
+    static double weight[TERMS];
+    ad_scope {
+        for (int i = 0; i < TERMS; i++) {
+            x[i] = waves(AD_SHAPE(3 + i % 2), i);
+            weight[i] = i % 5;
+        }
+        keep(v, ad_weighted_total(x, weight, TERMS));
+    }
+    for (int i = 0; i < TERMS; i++)
+        state[i] = ad_state(AD_SHAPE(2));
+    for (int bad = 0; bad < 2; bad++)
+        ad_scope {
+            for (int i = 0; i < TERMS; i++)
+                ad_assign(state[i], (ad_log)((ad_sub)(ad_arange(2), ad_number(bad && i == TERMS - 1 ? 0.5 : -1 - i))));
+            v->x[v->n++] = ad_commit();
+            ad_error_clear();
+            keep(v, state[TERMS - 1]);
+            keep(v, state[0]);
+        }
+    for (int i = 0; i < TERMS; i++)
+        ad_free(state[i]);
+}
+START_TEST(more_terms_than_rows)
+{
+    compare(record_many_terms, 64);
+}
+END_TEST
+
 START_TEST(reductions_and_totals)
 {
     compare(record_reductions, 4096);
@@ -471,6 +507,7 @@ Suite *suite_gpu(void)
     tcase_add_test(t, elementwise_chains);
     tcase_add_test(t, moves_and_indices);
     tcase_add_test(t, reductions_and_totals);
+    tcase_add_test(t, more_terms_than_rows);
     tcase_add_test(t, products);
     tcase_add_test(t, minibatches_have_the_cpus_bits);
     tcase_add_test(t, steps_of_a_vae);
