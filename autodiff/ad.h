@@ -73,10 +73,11 @@ AD_API ad_precision ad_precision_of(ad_context *c);
 AD_API const char *ad_describe(void);
 AD_API int ad_set_threads(int threads); /* returns the number now in use */
 
-/* What runs plans: "cpu", or NAME of a shared object libtaper_NAME.so ("cuda"), looked for in $TAPER_BACKEND_PATH and beside
- * the library, opened at the first call and kept for the process's life. NULL where there is none, with the reason in *why
- * (which may be NULL; valid until this context's next call): not installed, its own libraries missing, of another version.
- * That is no error. It looks for no device: whether there is a GPU, a context made with .device = NAME tells. */
+/* What runs plans: "cpu", or NAME of a shared object libtaper_NAME.so ("cuda"), looked for in $TAPER_BACKEND_PATH and
+ * beside the library, opened at the first call and kept for the process's life. NULL where there is none, with the
+ * reason in *why (which may be NULL; valid until this context's next call): not installed, its own libraries missing,
+ * of another version. That is no error. It looks for no device: whether there is a GPU, a context made with .device =
+ * NAME tells. */
 typedef struct ad_backend ad_backend;
 AD_API const ad_backend *ad_backend_open(const char *name, const char **why);
 

@@ -10,7 +10,8 @@ enum { BIND_KEY, BIND_RUN, BIND_BAD_NODE, BIND_BAD_VALUE, BIND_NONFINITE, BIND_N
 enum { STEP_GATED, STEP_ADDRESSES, STEP_SIZES };
 /* Sizes of blocks of threads and of sums, fixed: the order of additions depends on shapes alone. */
 enum { GPU_THREADS = 256, GPU_TOTAL_BLOCKS = 64 };
-/* Most rows of a grid, which go on to the operands behind them: CUDA's limit is 65535, and a tape may have more terms. */
+/* Most rows of a grid, which go on to the operands behind them: CUDA's limit is 65535, and a tape may have more
+ * terms. */
 enum { GPU_MOST_ROWS = 64 };
 
 #ifndef GPU_WORDS_ONLY

@@ -162,8 +162,8 @@ KERNEL(check_index)
     bind[BIND_BAD_NODE] = SIZE(2);
 }
 
-/* (outer, size, inner), index (members) -> (outer, members, inner). sizes: result's elements, members, size, inner, bytes
- * of an element */
+/* (outer, size, inner), index (members) -> (outer, members, inner). sizes: result's elements, members, size, inner,
+ * bytes of an element */
 KERNEL(gather)
 {
     GATE;
@@ -281,8 +281,8 @@ DEVICE double block_sum(double mine, double *part)
     return part[0];
 }
 
-/* Each value's sum in double, by GPU_TOTAL_BLOCKS blocks in the row of its term. sizes: terms, of each value; addresses:
- * partial sums, then values and weights in turn */
+/* Each value's sum in double, by GPU_TOTAL_BLOCKS blocks in the row of its term. sizes: terms, of each value;
+ * addresses: partial sums, then values and weights in turn */
 KERNEL(total_partials)
 {
     GATE;

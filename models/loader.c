@@ -1,6 +1,7 @@
-/* Shuffled minibatches over bytes in memory. Called by programs between steps; writes into two persistent tensors, one of
- * the full and one of the last, smaller size, so that a plan finds its inputs where they were. Where the host reaches them,
- * it gathers and converts; on a device a program does, held as ppl_density's is, over the rows that were sent at first. */
+/* Shuffled minibatches over bytes in memory. Called by programs between steps; writes into two persistent tensors,
+ * one of the full and one of the last, smaller size, so that a plan finds its inputs where they were. Where the host
+ * reaches them, it gathers and converts; on a device a program does, held as ppl_density's is, over the rows that
+ * were sent at first. */
 #include "models/loader.h"
 
 #include "autodiff/tape.h"
@@ -69,7 +70,8 @@ static bool record(loader *l, batch *b)
     if (!(b->tape = ad__tape_open(c, 0, 0))) return false;
     ad_tensor *order = ad_slice(l->sent_order, 0, 0, n);
     ad_tensor *value = ad_div(ad_cast_real(ad_gather(l->sent, 0, order)), ad_constant(255));
-    node_id at = ad__node(c, order, "the order"), to = ad__node(c, b->x, "a minibatch"), from = ad__node(c, value, "its rows");
+    node_id at = ad__node(c, order, "the order"), from = ad__node(c, value, "its rows");
+    node_id to = ad__node(c, b->x, "a minibatch");
     if (ad__ok(c)) {
         b->start = c->tape->node[at].op == OP_slice ? c->tape->node[at].bind : -1;
         ad__append(c, OP_assign, AD_REAL, c->tape->node[to].shape, (node_id[]){ to, from }, 2, NULL, 0, -1);

@@ -10,9 +10,9 @@
  * The last minibatch of an epoch holds what remains and may be smaller. The order is a function of seed and epoch alone.
  * After the first epoch nothing is allocated.
  *
- * On the CPU, rows are gathered and converted by loader_next. On a GPU the rows are copied to it as bytes by loader_new, the
- * order (8 bytes a row) at the beginning of each epoch, and kernels gather, convert and batch: no pixel crosses the bus
- * after the start. The minibatches are the same, bit for bit. */
+ * On the CPU, rows are gathered and converted by loader_next. On a GPU the rows are copied to it as bytes by
+ * loader_new, the order (8 bytes a row) at the beginning of each epoch, and kernels gather, convert and batch: no pixel
+ * crosses the bus after the start. The minibatches are the same, bit for bit. */
 #ifndef MODELS_LOADER_H
 #define MODELS_LOADER_H
 

@@ -1,8 +1,8 @@
 /* A device without a GPU: memory of the host's, the same sources compiled as C by the machine's compiler, blocks of
  * threads run one thread after the other, as coroutines where a kernel has barriers. Made into a backend of its own,
- * libtaper_emulated, with the CUDA backend's code around it; test_gpu.c compares it with the CPU, test_device.c looks at
- * what it noted. $TAPER_EMULATED_KEEP names a folder for the sources, $TAPER_EMULATED_CACHE one for what was made of them,
- * which lasts no longer than a run of the tests: it does not know when headers change. */
+ * libtaper_emulated, with the CUDA backend's code around it; test_gpu.c compares it with the CPU, test_device.c looks
+ * at what it noted. $TAPER_EMULATED_KEEP names a folder for the sources, $TAPER_EMULATED_CACHE one for what was made
+ * of them, which lasts no longer than a run of the tests: it does not know when headers change. */
 #include <dlfcn.h>
 #include <setjmp.h>
 #include <stdio.h>

@@ -1,5 +1,6 @@
-/* What the CUDA backend asks of its device, as the emulated one notes it (emulated_device.h): how the bind is laid out,
- * which steps run, which memory they use, what crosses the bus; and how backends are found. test_gpu.c judges values. */
+/* What the CUDA backend asks of its device, as the emulated one notes it (emulated_device.h): how the bind is laid
+ * out, which steps run, which memory they use, what crosses the bus; and how backends are found. test_gpu.c judges
+ * values. */
 #include "tests/test.h"
 
 #include <dlfcn.h>
@@ -198,6 +199,37 @@ START_TEST(no_pixel_crosses_the_bus_after_the_start)
 }
 END_TEST
 
+/* The k-th device allocation fails, for every k until none does: an error of memory, and the next loader works. */
+START_TEST(a_loader_without_memory_is_refused)
+{
+    static uint8_t rows[ROWS];
+    int failures = 0;
+    for (int k = 1, good = 0; !good && k < 64; k++) {
+        char text[16];
+        snprintf(text, sizeof text, "%d", k);
+        setenv("TAPER_FAIL_DEVICE_ALLOCATION", text, 1);
+        teardown();
+        setup();
+        unsetenv("TAPER_FAIL_DEVICE_ALLOCATION");
+        for (int turn = 0; turn < 2; turn++) {
+            ad_tensor *x;
+            loader *l = loader_new(rows, ROWS, 1, &(loader_options){ .batch_size = BATCH });
+            bool worked = true;
+            for (int i = 0; worked && i < (ROWS + BATCH - 1) / BATCH; i++)
+                worked = l && loader_next(l, &x);
+            ck_assert_msg(worked || (!turn && ad_error_code() == AD_ERROR_MEMORY), "%s", ad_error());
+            failures += !worked;
+            good = !turn && worked;
+            loader_free(l);
+            ad_error_clear();
+            if (good)
+                break;
+        }
+    }
+    ck_assert_int_gt(failures, 4);
+}
+END_TEST
+
 /* The last minibatch is smaller: another plan, the same kernels. */
 START_TEST(a_smaller_minibatch_compiles_nothing)
 {
@@ -269,6 +301,7 @@ Suite *suite_device(void)
     tcase_add_test(t, bind_and_steps_of_an_update);
     tcase_add_test(t, values_share_memory);
     tcase_add_test(t, no_pixel_crosses_the_bus_after_the_start);
+    tcase_add_test(t, a_loader_without_memory_is_refused);
     tcase_add_test(t, a_smaller_minibatch_compiles_nothing);
     tcase_add_test(t, backends_are_opened_by_name);
     tcase_add_test(t, a_file_that_is_no_backend_is_told);

@@ -338,7 +338,8 @@ static void record_minibatches(values *v)
     for (int i = 0; i < ROWS * WIDTH; i++)
         pixels[i] = (uint8_t)(i * 89);
     for (int in_order = 0; in_order < 2; in_order++) {
-        loader *l = loader_new(pixels, ROWS, WIDTH, &(loader_options){ .batch_size = 8, .seed = 3, .in_order = in_order });
+        loader_options o = { .batch_size = 8, .seed = 3, .in_order = in_order };
+        loader *l = loader_new(pixels, ROWS, WIDTH, &o);
         ad_tensor *x;
         for (int epoch = 0; epoch < 2; epoch++)
             while (loader_next(l, &x)) {
@@ -434,8 +435,8 @@ END_TEST
 /* ---- sources and the library ------------------------------------------------------------------------------------- */
 
 /* The structured kernels and those of a VAE's step for every architecture and precision; the chain of all rows, which
- * takes the compiler longest, once for each of both. (On its way to machine code NVRTC makes PTX of every source.) What the build folder's cache has
- * of an earlier run is not compiled again. */
+ * takes the compiler longest, once for each of both. (On its way to machine code NVRTC makes PTX of every source.)
+ * What the build folder's cache has of an earlier run is not compiled again. */
 START_TEST(sources_compile_for_every_architecture)
 {
     char folder[] = "/tmp/taper_sources_XXXXXX", rows_folder[64], command[2048];
@@ -458,8 +459,9 @@ START_TEST(sources_compile_for_every_architecture)
         ad_context_free(c);
     }
     unsetenv("TAPER_EMULATED_KEEP");
-    snprintf(command, sizeof command, "XDG_CACHE_HOME='" TAPER_BACKENDS "/kernels' '%s' 80,90,ptx %s/*.cu 90 %s/32_*.cu 80 %s/64_*.cu && rm -r %s",
-             TAPER_COMPILE_SOURCES, folder, rows_folder, rows_folder, folder);
+    snprintf(command, sizeof command,
+             "XDG_CACHE_HOME='%s/kernels' '%s' 80,90,ptx %s/*.cu 90 %s/32_*.cu 80 %s/64_*.cu && rm -r %s",
+             TAPER_BACKENDS, TAPER_COMPILE_SOURCES, folder, rows_folder, rows_folder, folder);
     ck_assert_msg(system(command) == 0, "see above");
 }
 END_TEST

@@ -1,6 +1,6 @@
 /* The part of Check that the tests use, for machines without it; see tests/bare/build. Included by tests/test.h in
- * Check's place. Each test runs in a process of its own, within its time limit; with CK_FORK=no all run in this one, and
- * a failure leaves the test by a jump. CK_RUN_CASE names the one case to run. */
+ * Check's place. Each test runs in a process of its own, within its time limit; with CK_FORK=no all run in this one,
+ * and a failure leaves the test by a jump. CK_RUN_CASE names the one case to run. */
 #ifndef TESTS_BARE_CHECK_H
 #define TESTS_BARE_CHECK_H
 

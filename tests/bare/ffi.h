@@ -1,6 +1,6 @@
-/* The part of libffi that ppl/call.c uses, for machines without it; see tests/bare/build. Where integers and reals are
- * passed in registers of their own (x86-64's System V, aarch64), a call with all of the one kind and then all of the other
- * fills the registers that any order of them would. More arguments than registers are refused. */
+/* The part of libffi that ppl/call.c uses, for machines without it; see tests/bare/build. Where integers and reals
+ * are passed in registers of their own (x86-64's System V, aarch64), a call with all of the one kind and then all of
+ * the other fills the registers that any order of them would. More arguments than registers are refused. */
 #ifndef TESTS_BARE_FFI_H
 #define TESTS_BARE_FFI_H
 

@@ -1,5 +1,5 @@
-/* The part of zlib that models/ uses, over plain files, for machines without it; see tests/bare/build. A compressed file
- * is read as it is, and so refused as no IDX file. */
+/* The part of zlib that models/ uses, over plain files, for machines without it; see tests/bare/build. A compressed
+ * file is read as it is, and so refused as no IDX file. */
 #ifndef TESTS_BARE_ZLIB_H
 #define TESTS_BARE_ZLIB_H
 

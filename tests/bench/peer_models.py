@@ -4,7 +4,8 @@ it writes "ready" and then, for each line N on standard input, the median of N s
 
 LIBRARY: torch (the same estimator by hand), pyro, pyro_jit, numpyro (one jitted update per step), numpyro_scan
 (updates inside lax.scan). WORK: vae_step/BATCH, regression, schools, chain. DATA: MNIST's folder, or - for noise.
-The number of threads comes in PEER_THREADS, the device, cpu or cuda, in PEER_DEVICE; every update's loss is read, as svi_step returns it (lax.scan: at its end)."""
+The number of threads comes in PEER_THREADS, the device, cpu or cuda, in PEER_DEVICE; every update's loss is read, as
+svi_step returns it (lax.scan: at its end)."""
 
 import gzip
 import math

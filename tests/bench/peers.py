@@ -140,8 +140,8 @@ def machine(o):
     field = lambda name: (re.search(rf'^{name}\s*: (.*)$', info, re.M) or [None, '?'])[1]
     flags = set(field('flags').split())
     isa = ', '.join(f for f in ('avx2', 'fma', 'avx512f', 'avx512bw', 'amx_tile') if f in flags) or platform.machine()
-    said = subprocess.run([o.bench, '--filter=ceiling/fma', '--repeat=3', '--threads=2'], capture_output=True, text=True,
-                          env=dict(os.environ, TAPER_DEVICE=o.device))
+    said = subprocess.run([o.bench, '--filter=ceiling/fma', '--repeat=3', '--threads=2'], capture_output=True,
+                          text=True, env=dict(os.environ, TAPER_DEVICE=o.device))
     versions = [f'{p} {metadata.version(p)}' for p in ('torch', 'pyro-ppl', 'jax', 'jaxlib', 'numpyro', 'numpy')
                 if o.peers and find_spec(p.replace('pyro-ppl', 'pyro'))]
     load = f'{os.getloadavg()[0]:.1f}'
