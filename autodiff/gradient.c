@@ -6,9 +6,22 @@
 
 /* ---- the recorded forms that rules are written in ---------------------------------------------------------------- */
 
+/* The node that this application of a rule has recorded for the same operation; -1: none. */
+static inline node_id recorded(const tape *t, int op, int arity, node_id a, node_id b, node_id d)
+{
+    for (node_id i = t->rule; i < t->n; i++) {
+        const int32_t *in = ad__inputs(t, i);
+        if (t->node[i].op == op && in[0] == a && (arity < 2 || in[1] == b) && (arity < 3 || in[2] == d))
+            return i;
+    }
+    return -1;
+}
 /* a, b, d: the operands, those beyond the arity the first one again; -1: none */
 static inline node_id record(ad_context *c, int op, int arity, node_id a, node_id b, node_id d)
 {
+    node_id same = c->tape->rule >= 0 ? recorded(c->tape, op, arity, a, b, d) : -1;
+    if (same >= 0)
+        return same;
     node_id id = (a | b | d) < 0 ? -1 : ad__append_plain(c, c->tape, op, arity, a, b, d, a);
     return id < 0 ? ad__elementwise(c, op, (node_id[]){ a, b, d }) : id;
 }
@@ -53,6 +66,7 @@ node_id ad__op3(ad_context *c, int op, node_id a, node_id b, node_id d)
 #define within(p, q, r) ad__op3(context, OP_within, p, q, r)
 #define where(p, q, r) ad__op3(context, OP_where, p, q, r)
 #define fma(p, q, r) ad__op3(context, OP_fma, p, q, r)
+#define normal_score(p, q, r) ad__op3(context, OP_normal_score, p, q, r)
 #define k(value) ad__constant(context, value)
 #define none (-1)
 #define undefined (-2)
@@ -187,7 +201,9 @@ bool ad__gradient(ad_context *c, node_id y, const node_id *x, int n, node_id *ou
             want[j] = needs[ad__inputs(c->tape, i)[j]];
             d[j] = -1;
         }
+        c->tape->rule = (node_id)c->tape->n;
         rule(c, i, gradient[i], want, d);
+        c->tape->rule = -1;
         for (int j = 0; j < n_inputs && ad__ok(c); j++)
             if (want[j] && d[j] != -1)
                 arrive(c, i, j, d[j], gradient);

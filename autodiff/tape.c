@@ -42,6 +42,7 @@ tape *ad__tape_open(ad_context *c, uint64_t stream, uint64_t run)
     t->site = -1;
     t->draws = 0;
     t->expanding = false;
+    t->rule = -1;
     t->chunk = t->chunks;
     t->free_bytes = t->chunk ? t->chunk->bytes : NULL;
     t->end_bytes = t->chunk ? t->chunk->bytes + t->chunk->size : NULL;

@@ -85,6 +85,7 @@ struct tape {
         int64_t bits;
         node_id node;
     } constant[16]; /* recorded last, by bits */
+    node_id rule;   /* first node of the gradient rule at work, -1: none; what it records twice is recorded once */
     bool expanding; /* inside run_request.expand: numbers are structural there */
 
     void **object; /* of ad__object_new */

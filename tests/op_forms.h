@@ -73,7 +73,8 @@ static inline double form_root(double b, double c, double d) { return sqrt(b) * 
          -0.5 * a * c / (sqrt(b) * form_root(b, c, d) * form_root(b, c, d)),                                           \
          -a * sqrt(b) / (form_root(b, c, d) * form_root(b, c, d)), -a / (form_root(b, c, d) * form_root(b, c, d)))     \
     FORM(normal_log_density, -0.5 * (a - b) * (a - b) / (c * c) - d - 0.91893853320467274178, (b - a) / (c * c),       \
-         (a - b) / (c * c), (a - b) * (a - b) / (c * c * c), -1)
+         (a - b) / (c * c), (a - b) * (a - b) / (c * c * c), -1)                                                       \
+    FORM(normal_score, (a - b) / (c * c), 1 / (c * c), -1 / (c * c), -2 * (a - b) / (c * c * c), 0)
 
 /* One C function for each: form_<name>(x, d) gives the value and, where d is not NULL, the four derivatives. */
 #define FORM(name, value, da, db, dc, dd)                                                                              \
