@@ -157,7 +157,8 @@ static bool arrive(ad_context *c, node_id i, int j, node_id d, node_id *gradient
         return false;
     }
     node_id x = ad__inputs(c->tape, i)[j];
-    d = ad__sum_to(c, d, c->tape->node[x].shape);
+    if (d >= 0 && c->tape->node[d].shape != c->tape->node[x].shape)
+        d = ad__sum_to(c, d, c->tape->node[x].shape);
     if (d >= 0 && c->tape->node[d].shape != c->tape->node[x].shape) /* a rule gave a scalar: a constant everywhere */
         d = ad__expand_to(c, d, c->tape->node[x].shape);
     gradient[x] = gradient[x] < 0 ? d : ad__op2(c, OP_add, gradient[x], d);

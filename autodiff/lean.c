@@ -17,7 +17,7 @@ struct lean_plan {
 
 static void forget(ad_context *c, plan *p)
 {
-    void *arrays[] = { p->place, p->same, p->member, p->live, p->done };
+    void *arrays[] = { p->place, p->same, p->member, p->draw, p->live, p->done };
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         ad__allocate(c, arrays[i], 0);
     *p = (plan){ .context = NULL };
@@ -49,6 +49,7 @@ static bool make_room(ad_context *c, int64_t n)
     p->place = ad__allocate(c, NULL, (size_t)n * sizeof *p->place);
     p->same = ad__allocate(c, NULL, (size_t)n * sizeof *p->same);
     p->member = ad__allocate(c, NULL, (size_t)n * sizeof *p->member);
+    p->draw = ad__allocate(c, NULL, (size_t)n * sizeof *p->draw);
     p->live = ad__allocate(c, NULL, (size_t)n);
     p->done = ad__allocate(c, NULL, (size_t)n);
     if (!ad__ok(c))
@@ -96,6 +97,7 @@ static int64_t sweep(plan *p, const run_request *r, int32_t *first)
     size_t end = 0;
     *first = p->n;
     p->guard = -1;
+    p->n_draws = 0;
     for (int32_t i = p->n - 1; i >= 0; i--) {
         const node n = p->node[i];
         if (done[i])
@@ -115,6 +117,8 @@ static int64_t sweep(plan *p, const run_request *r, int32_t *first)
             kernels++;
         } else {
             at[i] = place_of(p, i, &end);
+            if (!n.shape && (n.op == OP_random_normal || n.op == OP_random_uniform))
+                p->draw[p->n_draws++] = i;
             kernels += n.op == OP_assign || (at[i].kind == PLACE_BLOCK && n.op != OP_scalar && n.op != OP_constant);
         }
     }

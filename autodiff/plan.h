@@ -42,6 +42,7 @@ struct plan {
     int32_t n_items, *member, n_members;
     int32_t *position; /* of each node with an item: its index in member */
     int32_t gate;      /* items from this one on wait for the guard */
+    int32_t *draw, n_draws; /* of a lean plan: its draws of scalars */
 
     place *place; /* of each node that has memory; views share their operand's */
     int segment;  /* ordinal of the block it writes */

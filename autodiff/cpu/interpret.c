@@ -55,14 +55,15 @@ static void run_elementwise(const run_state *r, int32_t id)
     }
 }
 
-/* A structured node, through its lowering; false after an error. */
-static bool run_structured(const run_state *r, int32_t id, run_outcome *outcome)
+/* Structured nodes that do not read each other, through their lowering; false after an error. */
+static bool run_structured(const run_state *r, const int32_t *id, int32_t n, run_outcome *outcome)
 {
     cpu_program *p = r->state->lean;
     cpu_program_reset(p);
     p->outcome = outcome;
-    if (!cpu_lower_node(p, id))
-        return false;
+    for (int32_t i = 0; i < n; i++)
+        if (!cpu_lower_node(p, id[i]))
+            return false;
     for (int32_t i = 0; i < p->n_pointers; i++)
         p->pointer[i] = cpu_resolve(p, p->reference[i]);
     for (int32_t i = 0; i < p->n_steps; i++)
@@ -103,8 +104,13 @@ static bool run_other(const run_state *r, int32_t id, run_outcome *outcome)
     case OP_assign: /* their turn comes last, the guard's before them */
     case OP_guard:
         return true;
+    case OP_random_normal:
+    case OP_random_uniform:
+        if (!n->shape)
+            return true; /* drawn with the others */
+        return run_structured(r, &id, 1, outcome);
     default:
-        return run_structured(r, id, outcome);
+        return run_structured(r, &id, 1, outcome);
     }
 }
 
@@ -118,6 +124,8 @@ bool cpu_interpret(void *state, const plan *p, const run_bind *bind, run_outcome
     s->lean->plan = p;
     s->lean->bind = bind;
     run_state r = { s, p, bind, bind->blocks[p->segment].data, s->at, s->kernels->elementwise };
+    if (p->n_draws && !run_structured(&r, p->draw, p->n_draws, outcome))
+        return false;
     for (int32_t i = 0; i < p->n; i++) {
         if (!p->live[i])
             continue;
@@ -140,7 +148,7 @@ bool cpu_interpret(void *state, const plan *p, const run_bind *bind, run_outcome
         else
             r.kernel[n->op](1, out, a, r.at[in[1]], r.at[in[2]], n->n_inputs > 3 ? r.at[in[3]] : a);
     }
-    if (p->guard >= 0 && !run_structured(&r, p->guard, outcome))
+    if (p->guard >= 0 && !run_structured(&r, &p->guard, 1, outcome))
         return false;
     for (int32_t k = 0; k < p->n_members && outcome->finite && outcome->bad_index < 0; k++) {
         int32_t id = p->member[k];
