@@ -35,7 +35,6 @@ static int32_t new_entry(ad_context *c)
 /* Bytes of a state: from the first slab with room, else a new one. */
 static void *slab_bytes(ad_context *c, size_t bytes, int32_t *which)
 {
-    bytes = (bytes + LINE - 1) & ~(size_t)(LINE - 1);
     for (int64_t i = 0; i < c->n_slabs; i++) {
         slab *s = &c->slabs[i];
         if (s->size - s->used < bytes)
@@ -69,8 +68,10 @@ static ad_tensor *make(int kind, int dtype, const ad_shape *shape, void *borrowe
         return AD_NIL;
     size_t bytes = (size_t)ad__shape_info(c, id)->size * ad__dtype_bytes(c, dtype);
     void *data = borrowed;
-    if (kind == TENSOR_STATE)
-        data = slab_bytes(c, bytes ? bytes : 1, &slab_index);
+    if (kind == TENSOR_STATE) { /* whole lines: kernels run to the end of the last one */
+        bytes = (bytes + LINE - 1) & ~(size_t)(LINE - 1);
+        data = slab_bytes(c, bytes ? bytes : LINE, &slab_index);
+    }
     if (kind == TENSOR_INPUT)
         data = c->backend->memory_new(c->backend_state, bytes ? bytes : 1);
     tensor *x = &c->tensors[i];

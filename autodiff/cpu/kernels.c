@@ -135,6 +135,12 @@ SMALL_KERNEL(small_splat)
     EACH_OF_LINES OUT(i) = value;
     NEXT();
 }
+SMALL_KERNEL(small_clear)
+{
+    for (int64_t i = 0; i < o->n; i++)
+        OUT(i) = 0;
+    NEXT();
+}
 SMALL_KERNEL(small_end)
 {
     (void)o;
@@ -360,6 +366,7 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
     .lines_softplus_and_sigmoid = lines_softplus_and_sigmoid,
     .small_copy = small_copy,
     .small_splat = small_splat,
+    .small_clear = small_clear,
     .small_end = small_end,
     .splat = splat,
     .store = store,

@@ -37,7 +37,7 @@ typedef struct cpu_kernels {
         *softplus_and_sigmoid; /* of a, into out and b: bit-equal to the two, for the price of one exponential */
     small_kernel *scalar[N_ELEMENTWISE], *lines[N_ELEMENTWISE];
     small_kernel *scalar_softplus_and_sigmoid, *lines_softplus_and_sigmoid;
-    small_kernel *small_copy, *small_splat, *small_end; /* one element; one into lines; nothing */
+    small_kernel *small_copy, *small_splat, *small_clear, *small_end; /* one element; one into lines; zeros; nothing */
     void (*splat)(int64_t n, void *out, const void *value); /* out[i] = *value */
     void (*store)(void *out, int64_t i, double value);      /* ((real *)out)[i] = value, from a double */
     void (*store_apart)(int64_t n, const double *value, void *out); /* each a real at the start of its own 8 bytes */

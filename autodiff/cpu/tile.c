@@ -135,7 +135,8 @@ static void fill_splats(const cpu_step *s, const tile_program *t, int64_t n, cha
 /* ---- programs of one tile: small models are made of them --------------------------------------------------------- */
 
 /* Memory other than the user's comes in whole lines, and so do the pieces of scratch: operations run to the end of the
- * last one, where they need no remainder. What they make of the elements behind the size, nobody reads. */
+ * last one, where they need no remainder. What they make of the elements behind the size, nobody reads; but what a state
+ * keeps there comes back at the next run, and is cleared, or it decays in time to denormal numbers, which are slow. */
 static int64_t whole_lines(int64_t size, size_t element)
 {
     int64_t line = LINE / (int64_t)element;
@@ -159,8 +160,13 @@ static void find_operations(const cpu_step *s, tile_program *t)
         int16_t i = t->splat_slot[j];
         *o++ = (small_op){ k->small_splat, n, at[i], { step_pointer(s, t->slot[i].pointer) } };
     }
-    for (const tile_member *m = t->member; m < t->member + t->n_members; m++)
+    for (const tile_member *m = t->member; m < t->member + t->n_members; m++) {
         *o++ = (small_op){ m->small, n, at[m->out], { at[m->in[0]], at[m->in[1]], at[m->in[2]], at[m->in[3]] } };
+        const tile_slot *out = &t->slot[m->out];
+        if (out->kind == SLOT_MEMORY && t->size > 1 && t->size < n &&
+            s->program->reference[s->pointer + out->pointer].kind == PLACE_TENSOR)
+            *o++ = (small_op){ k->small_clear, n - t->size, at[m->out] + (size_t)t->size * element, { NULL } };
+    }
     o->run = k->small_end;
     t->epoch = s->program->epoch;
     t->scratch = state->scratch;
@@ -426,7 +432,7 @@ bool cpu_lower_tiles(cpu_program *p, const plan_item *item)
     }
     if (t->size <= TILE) {
         l.step->run = run_single_tile;
-        t->op = cpu_detail(p, (size_t)(t->n_members + t->n_spreads + t->n_splats + 1) * sizeof *t->op);
+        t->op = cpu_detail(p, (size_t)(2 * t->n_members + t->n_spreads + t->n_splats + 1) * sizeof *t->op);
         if (!t->op)
             return false;
     }
