@@ -90,15 +90,16 @@ static void evict(ad_context *c, int64_t which)
 
 /* Whether this run should do with a lean plan: where the program is new, and mostly where its plan would take the place
  * of one that returns. More programs than there is room for are better interpreted than planned again and again. */
-static bool interprets(ad_context *c, uint64_t hash)
+static bool interprets(ad_context *c, const run_request *r, uint64_t hash)
 {
     enum { PATIENCE = 8 };
     if (!(c->passes & PASS_LEAN) || !c->backend->interpret) return false;
+    if (r->once) return true;
     if (!met(c, hash)) return true;
     return c->n_plans >= c->max_plans && c->plans[victim(c)]->again && ++c->passed_over % PATIENCE;
 }
 
-/* The plan to run: of a program's first sighting a lean one, else one for the cache. */
+/* The plan to run: of a program's first sighting a lean one, else one for the cache (or, to run once, for the caller). */
 static plan *build(ad_context *c, const run_request *r, uint64_t hash)
 {
     tape *t = c->tape;
@@ -111,17 +112,17 @@ static plan *build(ad_context *c, const run_request *r, uint64_t hash)
         t->expanding = false;
         if (!expanded) return NULL;
     }
-    plan *once = interprets(c, hash) ? ad__plan_lean(c, r) : NULL;
-    c->counters.interpreted += once != NULL;
+    plan *once = interprets(c, r, hash) ? ad__plan_lean(c, r) : NULL;
+    c->counters.interpreted += once && !r->once;
     if (once || !ad__ok(c)) {
         ad__tape_rewind(c, t, &recorded);
         return once;
     }
-    if (c->n_plans >= c->max_plans) evict(c, victim(c));
+    if (!r->once && c->n_plans >= c->max_plans) evict(c, victim(c));
     if (!ad__reserve(c, &c->plans, &c->cap_plans, c->n_plans + 1, sizeof *c->plans)) return NULL;
     plan *p = ad__plan_build(c, r, &recorded, hash);
     ad__tape_rewind(c, t, &recorded); /* a miss and a hit leave the tape alike */
-    if (!p) return NULL;
+    if (!p || r->once) return p;
     memmove(c->plans + 1, c->plans, (size_t)c->n_plans * sizeof *c->plans);
     c->plans[0] = p;
     c->n_plans++;
@@ -212,25 +213,9 @@ static bool append_run(ad_context *c, tape *t, const run_request *r)
     return mark >= 0;
 }
 
-bool ad__run(ad_context *c, const run_request *r, bool *finite)
+static bool run_plan(ad_context *c, const run_request *r, const plan *p, bool *finite)
 {
-    if (finite) *finite = true;
-    if (!ad__ok(c)) return false;
     tape *t = c->tape;
-    bool known = r->serial && c->n_plans && c->plans[0]->serial == *r->serial;
-    if (!known && !append_run(c, t, r)) return false;
-    if (!t->segments) t->layout = 0;
-    uint64_t hash = 0;
-    plan *p = known ? c->plans[0] : find(c, t, &hash);
-    if (p) {
-        c->counters.hits++;
-    } else {
-        c->counters.misses++;
-        if (!(p = build(c, r, hash ? hash : hash_tape(t)))) return false;
-    }
-    if (r->serial) *r->serial = p->serial;
-    c->counters.nodes = (uint64_t)p->n;
-    c->counters.steps = (uint64_t)p->n_items;
     if (!ensure_block(c, t, p->block_bytes) || !ensure_places(c, t)) return false;
     if (!ad__reserve(c, &t->bound_data, &t->cap_bound_data, t->n_bound, sizeof *t->bound_data)) return false;
     for (int64_t i = 0; i < t->n_bound; i++) {
@@ -252,6 +237,38 @@ bool ad__run(ad_context *c, const run_request *r, bool *finite)
     t->segments++;
     if (t->layout || !p->program) t->layout = ad__mix(2 * t->layout + !p->program);
     return true;
+}
+
+/* A run whose plan is forgotten again, behind the counters' back. */
+static bool run_once(ad_context *c, const run_request *r)
+{
+    plan *p = build(c, r, 0);
+    bool ran = p && run_plan(c, r, p, NULL);
+    if (p && p->program) ad__plan_free(c, p);
+    return ran;
+}
+
+bool ad__run(ad_context *c, const run_request *r, bool *finite)
+{
+    if (finite) *finite = true;
+    if (!ad__ok(c)) return false;
+    tape *t = c->tape;
+    bool known = r->serial && c->n_plans && c->plans[0]->serial == *r->serial;
+    if (!known && !append_run(c, t, r)) return false;
+    if (!t->segments) t->layout = 0;
+    if (r->once) return run_once(c, r);
+    uint64_t hash = 0;
+    plan *p = known ? c->plans[0] : find(c, t, &hash);
+    if (p) {
+        c->counters.hits++;
+    } else {
+        c->counters.misses++;
+        if (!(p = build(c, r, hash ? hash : hash_tape(t)))) return false;
+    }
+    if (r->serial) *r->serial = p->serial;
+    c->counters.nodes = (uint64_t)p->n;
+    c->counters.steps = (uint64_t)p->n_items;
+    return run_plan(c, r, p, finite);
 }
 
 /* ---- what comes back ------------------------------------------------------------------------------------------------------------ */

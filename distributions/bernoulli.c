@@ -28,7 +28,7 @@ const dist_class dist__bernoulli = {
     .n_parameters = 1,
     .parameter = { { .name = "probs", .constraint.kind = DIST_UNIT_INTERVAL } },
     .support.kind = DIST_BOOLEAN,
-    .any_value = true, /* gray values are welcome */
+    .accepted.kind = DIST_UNIT_INTERVAL, /* gray values are welcome */
     .discrete = true,
     .sample = sample,
     .log_prob = log_prob,

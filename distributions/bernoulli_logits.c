@@ -29,7 +29,7 @@ const dist_class dist__bernoulli_logits = {
     .n_parameters = 1,
     .parameter = { { .name = "logits" } },
     .support.kind = DIST_BOOLEAN,
-    .any_value = true,
+    .accepted.kind = DIST_UNIT_INTERVAL, /* gray values are welcome */
     .discrete = true,
     .sample = sample,
     .log_prob = log_prob,

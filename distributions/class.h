@@ -45,7 +45,8 @@ struct dist_class {
     int n_parameters;
     dist_parameter parameter[DIST_MAX_PARAMETERS];
     dist_constraint support; /* of a draw; outside it log_prob is -inf, whatever the formula gives */
-    bool any_value;          /* the formula itself speaks for values outside the support: it is left alone */
+    dist_constraint accepted; /* not real: observed values may lie here, beyond the support (gray pixels); then the formula
+                               * alone makes log_prob */
     int event_dim;           /* dimensions of a draw: those of the shape that parameter 0 ends with */
     bool has_rsample;        /* sample is differentiable in the parameters */
     bool discrete;

@@ -155,12 +155,8 @@ T dist__expanded(T x, const ad_shape *to)
 /* A number that the user wrote (perhaps broadcast) is known now: check it now, where the line is. */
 static bool number_fits(ad_context *c, const dist_class *of, int i, node_id id)
 {
-    const tape *t = c->tape;
     double x;
-    while (t->node[id].op == OP_expand) id = ad__inputs(t, id)[0];
-    if (t->node[id].op == OP_scalar) x = t->scalar[t->node[id].bind];
-    else if (t->node[id].op == OP_constant) memcpy(&x, ad__attrs(t, id), sizeof x);
-    else return true;
+    if (!dist__number(c, id, &x)) return true;
     const dist_constraint *set = &of->parameter[i].constraint;
     if (set->kind == DIST_REAL ? x == x : set->kind == DIST_POSITIVE ? x > 0 : dist_constraint_holds(set, x)) return true;
     char text[80];
@@ -330,7 +326,7 @@ T dist_log_prob(distribution *d, T value)
     const ad_shape *shape = o ? shape_of(c, value, "the value of log_prob") : NULL;
     if (!shape || !(shape = value_fits(c, o, shape))) return AD_NIL;
     T lp = o->of->log_prob(o, value);
-    if (!o->of->any_value && (o->of->support_of || o->of->support.kind != DIST_REAL)) {
+    if (o->of->accepted.kind == DIST_REAL && (o->of->support_of || o->of->support.kind != DIST_REAL)) {
         dist_constraint set = support(o);
         T outside = (ad_sub)(k(1), dist_constraint_check(&set, value));
         outside = dist__sum_rightmost(outside, o->event->rank - dist_constraint_event_dim(set.kind));
@@ -398,21 +394,6 @@ dist_constraint dist_parameter_constraint(distribution *d, int i)
 {
     const dist_object *o = dist_object_of(d);
     return o && i >= 0 && i < o->of->n_parameters ? o->of->parameter[i].constraint : dist_real();
-}
-
-T dist_check(distribution *d, T value)
-{
-    const dist_object *o = dist_object_of(d);
-    if (!o) return AD_NIL;
-    T all = k(1);
-    for (int i = 0; i <= o->of->n_parameters; i++) {
-        bool of_value = i == o->of->n_parameters;
-        if (of_value && (!value || o->of->any_value)) break;
-        dist_constraint set = of_value ? support(o) : o->of->parameter[i].constraint;
-        T ok = dist_constraint_check(&set, of_value ? value : o->parameter[i]);
-        all = (ad_min)(all, (ad_sub)(k(1), ad_reduce(AD_MAX, (ad_sub)(k(1), ok), NULL, 0, false)));
-    }
-    return all;
 }
 
 const dist_class *dist_class_at(int i)

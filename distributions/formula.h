@@ -8,7 +8,7 @@
 #include "autodiff/context.h"
 #include "autodiff/tape.h"
 
-#include "distributions/class.h"
+#include "distributions/check.h"
 
 typedef ad_tensor *T;
 

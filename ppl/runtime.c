@@ -260,7 +260,6 @@ static const dist_class unit = {
     .name = "factor",
     .n_parameters = 1,
     .parameter = { { "log_factor", { .kind = DIST_REAL }, 0 } },
-    .any_value = true,
     .has_rsample = true,
     .sample = unit_sample,
     .log_prob = unit_log_prob,

@@ -146,6 +146,10 @@ trace *ppl__run(ad_context *c, ppl_call *call, ppl_function f, const char *what,
                 const ppl_plate_args *around);
 /* log p of a site's value, masked but not scaled; checks its shape against the plates. AD_NIL after an error. */
 ad_tensor *ppl__score(ad_context *c, site *s);
+/* The first look at n traces of a guide (or NULL) and a model: false, with an error that names site, value and index,
+ * where an observed value or a computed parameter of a scored site is outside what its distribution wants. data_only:
+ * nothing but the data is known. What it records is forgotten again. */
+bool ppl__check(ad_context *c, trace *const *guide, trace *const *model, int n, bool data_only);
 /* Errors until c->frame is set back are told of this site, its plates and its line; room for PPL_MAX_FRAMES + 1 frames.
  */
 void ppl__stand_at(ad_context *c, const site *s, error_frame *frames);

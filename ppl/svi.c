@@ -222,10 +222,19 @@ static bool check_registered(ad_context *c, const step *p, node_id surrogate, no
     return true;
 }
 
+/* What an evaluation does at its first sight. */
+static bool look(ad_context *c, void *user)
+{
+    const estimate *e = &((const step *)user)->estimate;
+    return ppl__check(c, e->guide, e->model, e->particles, false);
+}
+
 /* What the recorded step implies: gradients, the guard, the update. Called at the first sight of a step only. */
 static bool expand(ad_context *c, void *user)
 {
     step *p = user;
+    if (!look(c, user))
+        return false;
     int n = p->n;
     int64_t room = c->tape->n + 1;
     node_id *leaf = ad__step_bytes(c, 2 * (size_t)room * sizeof *leaf), *d = leaf + room;
@@ -302,7 +311,7 @@ bool ppl__step_record(ad_context *c, svi *s, bool train, step *p)
     if (!ppl__estimate(c, s, &p->estimate))
         return false;
     p->loss = ad__node(c, p->estimate.loss, "the loss");
-    p->request = (run_request){ .roots = &p->loss, .n_roots = 1, .final = true };
+    p->request = (run_request){ .roots = &p->loss, .n_roots = 1, .final = true, .expand = look, .user = p };
     if (!train)
         return ad__ok(c);
     if (!collect(c, p))
@@ -319,7 +328,6 @@ bool ppl__step_record(ad_context *c, svi *s, bool train, step *p)
     p->request.attrs = p->attrs;
     p->request.n_attrs = 3;
     p->request.expand = expand;
-    p->request.user = p;
     return ad__ok(c);
 }
 

@@ -411,7 +411,7 @@ static void bad(const dist_class *of, const golden *g)
         made m = make(of, g);
         support = dist_support(m.d);
         double x = support.kind == DIST_INTERVAL ? g->parameter[1][0] + 1 : support.kind == DIST_POSITIVE ? -1 : NAN;
-        if (!of->any_value && (!isnan(x) || outside(&support, &x))) {
+        if (of->accepted.kind == DIST_REAL && (!isnan(x) || outside(&support, &x))) {
             ad_tensor *lp = dist_log_prob(m.d, ad_number(x)), *grad[DIST_MAX_PARAMETERS];
             ad_gradient(lp, m.parameter, g->n, grad);
             ck_assert_msg(ad_item(lp) == -INFINITY, "%s at %g: %g", g->name, x, ad_item(lp));

@@ -2,6 +2,7 @@
  * Meaning: Pyro's poutine/substitute_messenger.py. */
 #include <string.h>
 
+#include "distributions/check.h"
 #include "ppl/state.h"
 
 /* The part of a parameter's name that its module does not give. */
@@ -12,13 +13,29 @@ static const char *own_name(const char *name)
     return name;
 }
 
+/* A number is known here and now; other values meet the check of the distributions that they enter. */
+static void check(const ppl_message *m)
+{
+    ad_context *c = ad__current();
+    const dist_constraint *set = &m->param->constraint;
+    node_id id = c && m->value ? ad__node(c, m->value, "ppl_substitute's value") : -1;
+    double x;
+    char text[80];
+    if (id >= 0 && dist__number(c, id, &x) && !dist_constraint_holds(set, x))
+        ad__fail(c, AD_ERROR_SUPPORT, NULL, "parameter \"%s\": ppl_substitute gives it %g, and it must be %s", m->name, x,
+                 dist_constraint_describe(set, text, sizeof text));
+}
+
 static void process(ppl_handler *h, ppl_message *m)
 {
     if (m->type != PPL_PARAM)
         return;
-    for (const ppl_value *v = h->user; v->name; v++)
-        if (!strcmp(v->name, m->name) || !strcmp(v->name, own_name(m->name)))
-            m->value = v->value;
+    for (const ppl_value *v = h->user; v->name; v++) {
+        if (strcmp(v->name, m->name) && strcmp(v->name, own_name(m->name)))
+            continue;
+        m->value = v->value;
+        check(m);
+    }
 }
 
 ppl_handler ppl_substitute_handler(const ppl_value *values)
