@@ -63,7 +63,8 @@ typedef struct ad_options {
 /* Makes a context; NULL only when even its own few bytes cannot be had. All state lives in contexts; two threads with
  * two contexts share nothing. A thread that names none gets a default one at its first call. */
 AD_API ad_context *ad_context_new(const ad_options *options);
-/* Ends the context and all it owns (tensors, parameters, plans). NULL ends this thread's current one. */
+/* Ends the context and all it owns (tensors, parameters, plans). NULL ends this thread's current one. What was made for
+ * it by svi_new and its like is freed by hand, and BEFORE it. */
 AD_API void ad_context_free(ad_context *c);
 /* Makes c this thread's current context and returns the previous one (NULL: none yet). */
 AD_API ad_context *ad_context_use(ad_context *c);

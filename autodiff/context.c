@@ -70,12 +70,19 @@ bool ad__reserve(ad_context *c, void *array, int64_t *capacity, int64_t need, si
 
 /* ---- errors ------------------------------------------------------------------------------------------------------ */
 
-/* Appends to c->error, never past its end. */
+static bool is_control(char byte)
+{
+    return (unsigned char)byte < ' ' || byte == '\x7f';
+}
+
+/* Appends to c->error, never past its end. What could move a terminal's cursor becomes '?'. */
 static void message(ad_context *c, size_t *used, const char *format, va_list args)
 {
     int n = vsnprintf(c->error + *used, sizeof c->error - *used, format, args);
-    if (n > 0)
-        *used = *used + (size_t)n < sizeof c->error ? *used + (size_t)n : sizeof c->error - 1;
+    size_t end = n > 0 ? *used + (size_t)n : *used;
+    for (end = end < sizeof c->error ? end : sizeof c->error - 1; *used < end; ++*used)
+        if (is_control(c->error[*used]) && c->error[*used] != '\n')
+            c->error[*used] = '?';
 }
 
 static void __attribute__((format(printf, 3, 4))) append(ad_context *c, size_t *used, const char *format, ...)
@@ -213,6 +220,12 @@ static int32_t find_or_add(ad_context *c, const char *text)
     if (!*text) {
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "a name is empty");
         return -1;
+    }
+    for (const char *p = text; *p; p++) {
+        if (is_control(*p)) {
+            ad__fail(c, AD_ERROR_ARGUMENT, NULL, "a name holds a control character: \"%s\"", text);
+            return -1;
+        }
     }
     uint32_t hash = hash_text(text);
     int64_t i = 0;

@@ -72,7 +72,12 @@ ad_tensor *(ad_reshape)(ad_tensor *x, ad_shape shape)
     int64_t known = 1;
     ad_shape to = shape;
     for (int i = 0; i < to.rank; i++) {
-        if (to.dim[i] == -1 && free_axis < 0)
+        if (to.dim[i] == -1 && free_axis >= 0) {
+            ad__fail(c, AD_ERROR_SHAPE, NULL, "ad_reshape: %s leaves two dimensions open; one may be -1",
+                     ad__shape_text(c, &shape));
+            return AD_NIL;
+        }
+        if (to.dim[i] == -1)
             free_axis = i;
         else
             known *= to.dim[i];

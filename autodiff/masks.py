@@ -32,18 +32,18 @@ static inline ad_tensor *ad_operand_tensor(ad_tensor *x) { return x; }
     int64_t *: AD_FROM_INT64, const int64_t *: AD_FROM_INT64, uint8_t *: AD_FROM_BYTE, const uint8_t *: AD_FROM_BYTE)
 
 /* Data by the type of its pointer, sizes and axes as plain lists. */
-#define ad_from(data, ...) (AD_HERE, ad_from_data((data), AD_SOURCE_OF(data), __VA_ARGS__))
-#define ad_write(t, data, n) (AD_HERE, ad_write_data((t), (data), AD_SOURCE_OF(data), (n)))
-#define ad_read(x, out, n) (AD_HERE, ad_read_data((x), (out), AD_SOURCE_OF(out), (n)))
-#define ad_zeros(...) (AD_HERE, ad_full_shape(AD_SHAPE(__VA_ARGS__), 0.0))
-#define ad_ones(...) (AD_HERE, ad_full_shape(AD_SHAPE(__VA_ARGS__), 1.0))
+#define ad_from(data, ...) ad_from_data((data), AD_SOURCE_OF(data), __VA_ARGS__)
+#define ad_write(t, data, n) ad_write_data((t), (data), AD_SOURCE_OF(data), (n))
+#define ad_read(x, out, n) ad_read_data((x), (out), AD_SOURCE_OF(out), (n))
+#define ad_zeros(...) ad_full_shape(AD_SHAPE(__VA_ARGS__), 0.0)
+#define ad_ones(...) ad_full_shape(AD_SHAPE(__VA_ARGS__), 1.0)
 #define ad_matmul(a, b) AD_MASK2(ad_matmul, a, b)
 #define ad_stop_gradient(x) AD_MASK1(ad_stop_gradient, x)
 
 /* Axes as plain arguments, at most four: ad_sum(x) over all of them, ad_sum(x, -1), ad_mean(x, 0, 2). */
-#define AD_REDUCE_0(kind, x) (AD_HERE, ad_reduce((kind), (x), NULL, 0, false))
+#define AD_REDUCE_0(kind, x) ad_reduce((kind), (x), NULL, 0, false)
 #define AD_REDUCE_N(kind, x, ...) \\
-    (AD_HERE, ad_reduce((kind), (x), (const int[]){ __VA_ARGS__ }, (int)(sizeof((int[]){ __VA_ARGS__ }) / sizeof(int)), false))
+    ad_reduce((kind), (x), (const int[]){ __VA_ARGS__ }, (int)(sizeof((int[]){ __VA_ARGS__ }) / sizeof(int)), false)
 #define AD_REDUCE_PICK(x, a, b, c, d, name, ...) name
 #define AD_REDUCE(kind, ...) \\
     AD_REDUCE_PICK(__VA_ARGS__, AD_REDUCE_N, AD_REDUCE_N, AD_REDUCE_N, AD_REDUCE_N, AD_REDUCE_0, 0)(kind, __VA_ARGS__)
@@ -53,9 +53,9 @@ static inline ad_tensor *ad_operand_tensor(ad_tensor *x) { return x; }
 #define ad_logsumexp(...) AD_REDUCE(AD_LOGSUMEXP, __VA_ARGS__)
 """
 # Functions whose arguments are taken as they are: their masks only say where the call stands.
-PLAIN = """arange assign borrow cast_real commit concat cumsum dim expand full_shape gather gradient item linear matmul_t pad
-permute random_index random_normal random_uniform reshape scatter_add slice squeeze stack state sum_to transpose unsqueeze
-weighted_total""".split()
+PLAIN = """arange assign borrow cast_real commit concat cumsum dim expand from_data full_shape gather gradient item linear
+matmul_t pad permute random_index random_normal random_uniform read_data reduce reshape scatter_add slice squeeze stack state
+sum_to transpose unsqueeze weighted_total write_data""".split()
 
 
 def main(ops, out):

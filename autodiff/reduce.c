@@ -49,7 +49,7 @@ static node_id kept(ad_context *c, node_id reduced, const ad_shape *full, uint32
     return ad__reshape_to(c, reduced, ad__shape(c, &s));
 }
 
-ad_tensor *ad_reduce(ad_reduction kind, ad_tensor *x, const int *axes, int n_axes, bool keep)
+ad_tensor *(ad_reduce)(ad_reduction kind, ad_tensor *x, const int *axes, int n_axes, bool keep)
 {
     ad_context *c = ad__open_context();
     node_id id = c ? ad__node(c, x, "the operand of a reduction") : -1;

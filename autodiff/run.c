@@ -131,9 +131,31 @@ static plan *build(ad_context *c, const run_request *r, uint64_t hash)
 
 /* ---- running ----------------------------------------------------------------------------------------------------------------- */
 
-/* The block of this segment, large enough. Earlier segments' blocks stay where they are. */
-static bool ensure_block(ad_context *c, tape *t, size_t bytes)
+/* There is no memory for the values of a run: says which is the largest, and where it was recorded. */
+static void tell_largest(ad_context *c, const tape *t, const plan *p)
 {
+    node_id at = -1;
+    for (node_id i = 0; i < t->n; i++) {
+        if (!p->live[i]) continue;
+        size_t now = ad__plan_bytes(p, i), most = at < 0 ? 0 : ad__plan_bytes(p, at);
+        if (now > most || (now == most && at >= 0 && t->node[at].site < 0)) at = i;
+    }
+    if (at < 0) return;
+    const node *n = &t->node[at];
+    error_frame site = { c->frame, "site", ad__name_text(c, n->site) };
+    c->error_kind = AD_ERROR_NONE;
+    c->file = t->where[at].file;
+    c->line = t->where[at].line;
+    if (n->site >= 0) c->frame = &site;
+    ad__fail(c, AD_ERROR_MEMORY, NULL, "out of memory: %zu bytes asked for the values of a step; the largest is ad_%s of shape %s",
+             p->block_bytes, ad__op_name(n->op), ad__shape_text(c, &ad__shape_info(c, n->shape)->shape));
+    c->frame = site.outer;
+}
+
+/* The block of this segment, large enough. Earlier segments' blocks stay where they are. */
+static bool ensure_block(ad_context *c, tape *t, const plan *p)
+{
+    size_t bytes = p->block_bytes;
     if (t->segments >= t->n_blocks) {
         if (!ad__reserve(c, &t->blocks, &t->cap_blocks, t->segments + 1, sizeof *t->blocks)) return false;
         while (t->n_blocks <= t->segments) t->blocks[t->n_blocks++] = (block){ NULL, 0 };
@@ -145,7 +167,10 @@ static bool ensure_block(ad_context *c, tape *t, size_t bytes)
     while (size < bytes && size < 1 << 20) size *= 2; /* small ones seldom move */
     if (size < bytes) size = bytes;
     void *data = c->backend->memory_new(c->backend_state, size);
-    if (!data) return false;
+    if (!data) {
+        tell_largest(c, t, p);
+        return false;
+    }
     if (b->data) c->backend->memory_free(c->backend_state, b->data);
     *b = (block){ data, size };
     t->epoch = ++c->epoch;
@@ -216,7 +241,7 @@ static bool append_run(ad_context *c, tape *t, const run_request *r)
 static bool run_plan(ad_context *c, const run_request *r, const plan *p, bool *finite)
 {
     tape *t = c->tape;
-    if (!ensure_block(c, t, p->block_bytes) || !ensure_places(c, t)) return false;
+    if (!ensure_block(c, t, p) || !ensure_places(c, t)) return false;
     if (!ad__reserve(c, &t->bound_data, &t->cap_bound_data, t->n_bound, sizeof *t->bound_data)) return false;
     for (int64_t i = 0; i < t->n_bound; i++) {
         const tensor *x = ad__tensor(c, t->bound[i]);
@@ -357,7 +382,7 @@ static bool read_elements(ad_context *c, ad_tensor *x, void *out, ad_source type
     return done;
 }
 
-bool ad_read_data(ad_tensor *x, void *out, ad_source type, int64_t n)
+bool (ad_read_data)(ad_tensor *x, void *out, ad_source type, int64_t n)
 {
     ad_context *c = ad__current();
     if (c && read_elements(c, x, out, type, n)) return true;

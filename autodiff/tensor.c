@@ -98,7 +98,7 @@ static int dtype_of_source(ad_source s)
     return s == AD_FROM_FLOAT || s == AD_FROM_DOUBLE ? AD_REAL : s == AD_FROM_BYTE ? AD_BYTE : AD_INT64;
 }
 
-ad_tensor *ad_from_data(const void *data, ad_source source, ad_shape shape)
+ad_tensor *(ad_from_data)(const void *data, ad_source source, ad_shape shape)
 {
     ad_tensor *x = make(TENSOR_INPUT, dtype_of_source(source), &shape, NULL);
     ad_context *c = ad__current();
@@ -230,7 +230,7 @@ static bool is_stored(const ad_context *c, int dtype, ad_source source)
                             : source != AD_FROM_INT;
 }
 
-bool ad_write_data(ad_tensor *persistent, const void *data, ad_source source, int64_t n)
+bool (ad_write_data)(ad_tensor *persistent, const void *data, ad_source source, int64_t n)
 {
     ad_context *c = ad__current();
     tensor *x = c ? ad__tensor(c, persistent) : NULL;

@@ -180,6 +180,11 @@ static bool add_parameter(ad_context *c, dist_object *o, int i, T x, int own)
                  info->name, ad__shape_text(c, s), own, own == 1 ? "" : "s");
         return false;
     }
+    if (info->event_dim > 0 && s->dim[s->rank - 1] == 0) {
+        ad__fail(c, AD_ERROR_SHAPE, NULL, "%s: %s has shape %s: nothing to choose from", o->of->name, info->name,
+                 ad__shape_text(c, s));
+        return false;
+    }
     const ad_shape *joint = i == 0 ? front : broadcast(c, o->batch, front);
     if (!joint) {
         ad__fail(c, AD_ERROR_SHAPE, "sizes must agree from the right, or be 1",

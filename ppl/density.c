@@ -102,12 +102,15 @@ static bool record(ad_context *c, ppl_density *d, ppl_call *call, ppl_function m
     double *weight = ad__step_bytes(c, (size_t)(t->n + d->n_jacobian + 1) * sizeof *weight);
     if (!x || !weight)
         return false;
+    error_frame in = { .outer = c->frame, .kind = "model" };
+    c->frame = &in;
     for (int i = 0; i < t->n; i++) {
         if (!ppl__scored(t->site[i]))
             continue;
         weight[n] = t->site[i]->m.scale;
         x[n++] = ppl__score(c, t->site[i]);
     }
+    c->frame = in.outer;
     for (int64_t i = 0; i < d->n_jacobian; i++) {
         weight[n] = 1;
         x[n++] = d->jacobian[i];

@@ -234,6 +234,8 @@ static void particle_terms(ad_context *c, const svi *s, const trace *guide, cons
                            terms *loss, terms *surrogate)
 {
     bool mean_field = s->elbo.kind == ELBO_MEAN_FIELD;
+    error_frame in = { .outer = c->frame, .kind = "model" };
+    c->frame = &in;
     for (int i = 0; i < model->n && ad__ok(c); i++) {
         site *m = model->site[i], *g = m->partner;
         if (!ppl__scored(m) || (mean_field && g && kl_term(c, loss, g, m, weight)))
@@ -243,6 +245,7 @@ static void particle_terms(ad_context *c, const svi *s, const trace *guide, cons
         if (surrogate)
             add_term(c, surrogate, lp, -weight * m->m.scale);
     }
+    in.kind = "guide";
     for (int i = 0; i < guide->n && ad__ok(c); i++) {
         site *g = guide->site[i];
         const site *m = g->partner;
@@ -253,6 +256,7 @@ static void particle_terms(ad_context *c, const svi *s, const trace *guide, cons
         if (surrogate && (!ppl__latent(g) || pathwise(c, g)))
             add_term(c, surrogate, lq, weight * g->m.scale);
     }
+    c->frame = in.outer;
     if (surrogate)
         score_terms(c, surrogate, guide, model, -weight);
 }
@@ -289,7 +293,7 @@ bool ppl__estimate(ad_context *c, svi *s, estimate *e)
 {
     ppl_state *st = ppl__state(c);
     int particles = s->elbo.particles, runs = s->elbo.vectorize ? 1 : particles;
-    ppl_plate_args around = { .name = "num_particles_vectorized", .size = particles };
+    ppl_plate_args around = { .name = "num_particles_vectorized", .size = particles, .at_ = { c->file, c->line } };
     if (s->elbo.vectorize && !s->elbo.max_plate_nesting) {
         s->elbo.max_plate_nesting = plate_nesting(c, s);
         if (!ad__ok(c))

@@ -35,9 +35,13 @@ ppl_module_scope ppl_module_begin(const char *name)
     ppl_module_scope s = { .context = NULL };
     if (!st || !ad__ok(c))
         return s;
-    if (!name || strstr(name, divider)) {
-        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "module \"%s\": a module's name must not contain \"%s\"",
-                 name ? name : "?", divider);
+    if (!name || !*name) {
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "ppl_module: the name is %s", name ? "empty" : "NULL");
+        return s;
+    }
+    if (strstr(name, divider)) {
+        ad__fail(c, AD_ERROR_ARGUMENT, "nest one ppl_module in another", "module \"%s\": a module's name must not contain \"%s\"",
+                 name, divider);
         return s;
     }
     int32_t id = ad__name(c, name);
@@ -227,8 +231,12 @@ void ppl__param_value(ad_context *c, ppl_state *st, ppl_message *m)
     name_slot *slot = ppl__name_slot(c, st, m->id);
     if (!slot || !m->param)
         return;
+    error_frame where = { .outer = c->frame, .kind = "parameter", .name = m->name };
+    c->frame = &where;
     param *p = slot->param ? &st->params[slot->param - 1] : make(c, st, m);
-    if (!p || !agrees(c, p, m))
+    bool good = p && agrees(c, p, m);
+    c->frame = where.outer;
+    if (!good)
         return;
     if (p->tape_generation != c->tape->generation) {
         node_id leaf = ad__node(c, p->leaf, "a parameter"); /* as a value of this tape operations find it quickest */

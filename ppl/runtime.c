@@ -235,14 +235,14 @@ ad_tensor *ppl_sample_site(const ppl_sample_args *a)
     ad_context *c = ready(a->at_);
     if (!c)
         return AD_NIL;
-    if (!a->name || !a->fn) {
-        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "site \"%s\": %s is NULL", a->name ? a->name : "?",
-                 a->name ? "the distribution" : "the name");
+    int32_t id = ad__name(c, a->name);
+    if (id >= 0 && !a->fn)
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "site \"%s\": the distribution is NULL", a->name);
+    if (id < 0 || !a->fn)
         return AD_NIL;
-    }
     if (a->obs && a->obs_mask)
         return sample_partly(c, a);
-    return sample(c, a, ad__name(c, a->name), a->obs, NULL);
+    return sample(c, a, id, a->obs, NULL);
 }
 
 /* The distribution behind ppl_factor: its log-density is its parameter, whatever the value. */

@@ -163,9 +163,7 @@ static inline bool ppl__latent(const site *s)
 }
 static inline void ppl__at(ad_context *c, ppl_source at)
 {
-    if (!at.file)
-        return;
-    c->file = at.file;
+    c->file = at.file; /* NULL, an unknown place, is better than the place of another call */
     c->line = at.line;
 }
 

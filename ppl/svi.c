@@ -273,7 +273,8 @@ static void blame(ad_context *c, step *p)
             if (isfinite(sum))
                 continue;
             bool legal = ad_item(ad_sum(ad_sub(1, dist_check(s->m.fn, s->m.value)))) == 0;
-            error_frame frames[PPL_MAX_FRAMES + 1], *around = c->frame;
+            error_frame run = { .outer = c->frame, .kind = i % 2 ? "model" : "guide" }, frames[PPL_MAX_FRAMES + 1];
+            c->frame = &run;
             ppl__stand_at(c, s, frames);
             bool data = s->m.is_observed && ad_item(ad_sum(ad_sub(1, ad_is_finite(s->m.value)))) != 0;
             ad__fail(c, AD_ERROR_NONFINITE,
@@ -282,9 +283,9 @@ static void blame(ad_context *c, step *p)
                              : "constrain the parameters behind it, as in .constraint = dist_positive(), or lower the "
                                "learning rate",
                      "Encountered %s: loss; the %s's site \"%s\" (%s) has log-density %g%s", isnan(sum) ? "NaN" : "inf",
-                     i % 2 ? "model" : "guide", s->m.name, dist_name(s->m.fn), isnan(sum) ? NAN : sum,
+                     run.kind, s->m.name, dist_name(s->m.fn), isnan(sum) ? NAN : sum,
                      legal ? "" : ": a parameter of it, or its value, is outside what the distribution allows");
-            c->frame = around;
+            c->frame = run.outer;
             return;
         }
     }

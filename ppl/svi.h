@@ -74,7 +74,8 @@ typedef struct svi_options {
 } svi_options;
 
 /* A new instance for the current context; NULL after an error. Several may share parameters; each has moments of its
- * own. End with svi_free, before its context ends. */
+ * own. End with svi_free BEFORE its context ends (the default context ends with its thread): an instance stands on its
+ * context's memory, and once that is gone it can be neither used nor freed. Densities and predictives likewise. */
 AD_API svi *svi_new_functions(ppl_function model, ppl_function guide, svi_options options);
 AD_API void svi_free(svi *s); /* the parameters stay; NULL is allowed */
 
