@@ -411,13 +411,13 @@ END_TEST
 
 START_TEST(a_picture_has_defaults)
 {
-    const float pixels[5] = { 0 };
+    const float pixels[10] = { 0 };
     const char *path = in_folder("grid.png");
-    ck_assert_int_eq(picture_grid(path, pixels, 5, 1, 1, NULL, why, sizeof why), 0);
+    ck_assert_int_eq(picture_grid(path, pixels, 10, 1, 1, NULL, why, sizeof why), 0);
     png_image image = { .version = PNG_IMAGE_VERSION };
     ck_assert_int_ne(png_image_begin_read_from_file(&image, path), 0);
-    ck_assert_uint_eq(image.width, 11); /* three columns of one pixel, four gaps of two */
-    ck_assert_uint_eq(image.height, 8);
+    ck_assert_uint_eq(image.width, 14); /* four columns of one pixel, five gaps of two */
+    ck_assert_uint_eq(image.height, 11);
     png_image_free(&image);
     ck_assert_int_eq(picture_grid(path, pixels, 5, 1, 1, &(picture_options){ .columns = 5, .gap = -1 }, why, 9), 0);
     ck_assert_int_ne(png_image_begin_read_from_file(&image, path), 0);
