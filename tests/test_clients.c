@@ -1,24 +1,10 @@
 /* Clients of plans beside SVI: held densities with gradients and second derivatives, predictions; values read in
  * models. */
-#include "ppl/ppl.h"
-#include "tests/test.h"
+#include "tests/fixture.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-static void begin(void)
-{
-    ad_context_use(ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 }));
-}
-static void end(void)
-{
-    ad_context_free(NULL);
-}
-
-#define near(a, b, tolerance) ck_assert_double_le(fabs((a) - (b)), (tolerance)) /* false for NaN */
-#define fine() ck_assert_msg(ad_ok(), "%s", ad_error())
-#define says(words) ck_assert_msg(strstr(ad_error(), words), "want \"%s\" in: %s", words, ad_error())
 
 /* ---- densities --------------------------------------------------------------------------------------------------- */
 
@@ -118,7 +104,7 @@ static void coin(void)
 START_TEST(discrete_sites_have_no_density)
 {
     ck_assert_ptr_null(ppl_density_new(coin, PPL_ARGS()));
-    says("site \"c\" (bernoulli) is discrete");
+    error_says("site \"c\" (bernoulli) is discrete");
 }
 END_TEST
 
@@ -172,7 +158,7 @@ START_TEST(predictions_from_prior_and_guide)
         ck_assert(x[0] != x[1] && z[0] != z[1]);
         ck_assert_int_eq(ppl_predictive_shape(p, "x").rank, 1);
         ck_assert(!ppl_predictive_read(p, "y", z, DRAWS));
-        says("no predictions of a site \"y\"");
+        error_says("no predictions of a site \"y\"");
         ppl_predictive_free(p);
     }
 }
@@ -204,8 +190,8 @@ START_TEST(models_that_cannot_be_drawn_at_once)
 {
     ppl_predictive *p = ppl_predictive_prior(stubborn_model, .args = PPL_ARGS(), .samples = 5, .vectorize = true);
     ck_assert(!ppl_predict(p));
-    says("site \"copies\" has shape (3,) in one draw and (7,) in 5 at once");
-    says("leave .vectorize off");
+    error_says("site \"copies\" has shape (3,) in one draw and (7,) in 5 at once");
+    error_says("leave .vectorize off");
     ppl_predictive_free(p);
 }
 END_TEST

@@ -1,6 +1,6 @@
 /* What every distribution shares (broadcasting, expand, to_event, mask), the particulars of Bernoulli, Delta and
  * Categorical, closed-form divergences, and constraints with their maps. */
-#include "tests/test.h"
+#include "tests/fixture.h"
 
 #include <float.h>
 #include <math.h>
@@ -8,18 +8,6 @@
 
 #include "distributions/class.h"
 
-static ad_context *context;
-static void use(ad_precision precision)
-{
-    context = ad_context_new(&(ad_options){ .precision = precision, .threads = 1 });
-    ck_assert_ptr_nonnull(context);
-    ad_context_use(context);
-}
-static void setup(void) { use(AD_DOUBLE); }
-static void teardown(void) { ad_context_free(context); }
-
-#define NO_ERROR() ck_assert_msg(ad_ok(), "%s", ad_error())
-#define ERROR_SAYS(words) ck_assert_msg(strstr(ad_error(), words) != NULL, "'%s' is not in '%s'", words, ad_error())
 #define NEAR(a, b, tolerance) ck_assert_double_eq_tol(a, b, tolerance)
 #define SHAPE_IS(got, ...) shape_is(got, AD_SHAPE(__VA_ARGS__), __LINE__)
 static void shape_is(ad_shape got, ad_shape want, int line)
@@ -48,20 +36,20 @@ START_TEST(parameters_broadcast)
         ck_assert_str_eq(dist_name(d), "normal");
         ck_assert_str_eq(dist_parameter_name(d, 1), "scale");
         ck_assert_ptr_null(dist_parameter_name(d, 2));
-        NO_ERROR();
+        fine();
     }
     ad_scope {
         ck_assert(dist_is_nil(dist_normal(ad_zeros(4), ad_ones(3))));
-        ERROR_SAYS("normal: scale has batch shape (3,), which does not broadcast with (4,)");
-        ERROR_SAYS("test_dist.c");
+        error_says("normal: scale has batch shape (3,), which does not broadcast with (4,)");
+        error_says("test_dist.c");
     }
     ad_scope {
         dist_categorical(0.5);
-        ERROR_SAYS("categorical: probs has shape (), but one member needs 1 dimension");
+        error_says("categorical: probs has shape (), but one member needs 1 dimension");
     }
     ad_scope {
         dist_log_prob(dist_to_event(dist_normal(ad_zeros(4, 3), 1), 1), ad_zeros(4, 1));
-        ERROR_SAYS("normal has batch shape (4,) and event shape (3,); a value of shape (4, 1) does not fit");
+        error_says("normal has batch shape (4,) and event shape (3,); a value of shape (4, 1) does not fit");
     }
 }
 END_TEST
@@ -83,9 +71,9 @@ START_TEST(expand_draws_independently)
         SHAPE_IS(ad_shape_of(dist_sample(e, 0)), 2, 5, 3);
         ck_assert(!dist_has_rsample(e));
         ck_assert(dist_has_rsample(dist_set_rsample(e, true)));
-        NO_ERROR();
+        fine();
         dist_expand(d, AD_SHAPE(3));
-        ERROR_SAYS("normal: batch shape (1000,) cannot be expanded to (3,)");
+        error_says("normal: batch shape (1000,) cannot be expanded to (3,)");
     }
 }
 END_TEST
@@ -106,14 +94,14 @@ START_TEST(to_event_sums)
         NEAR(ad_item(dist_entropy(dist_to_event(d, 2))), 6 * (log(2) + 1.41893853320467274178), 1e-13);
         ck_assert_ptr_eq(dist_to_event(d, 0), d);
         ck_assert_int_eq(dist_event_dim(dist_to_event(dist_to_event(e, 1), -2)), 0);
-        NO_ERROR();
+        fine();
         ad_free(value);
         dist_to_event(d, 3);
-        ERROR_SAYS("normal: to_event(3) asks for more dimensions than batch shape (2, 3) has");
+        error_says("normal: to_event(3) asks for more dimensions than batch shape (2, 3) has");
     }
     ad_scope {
         dist_to_event(dist_normal(ad_zeros(2), 1), -1);
-        ERROR_SAYS("gives back more dimensions");
+        error_says("gives back more dimensions");
     }
 }
 END_TEST
@@ -141,9 +129,9 @@ START_TEST(masked_lanes_do_not_count)
         distribution *twice = dist_mask(dist_to_event(dist_mask(dist_normal(ad_zeros(4, 2), 1), left), 1), mask);
         NEAR(ad_item(ad_sum(dist_log_prob(twice, ad_zeros(4, 2)))), 2 * normal_at(0, 0, 1), 1e-14);
         SHAPE_IS(dist_batch_shape(dist_mask(dist_normal(0, 1), mask)), 4);
-        NO_ERROR();
+        fine();
         dist_mask(dist_normal(ad_zeros(3), 1), mask);
-        ERROR_SAYS("normal: a mask of shape (4,) does not broadcast with batch shape (3,)");
+        error_says("normal: a mask of shape (4,) does not broadcast with batch shape (3,)");
     }
 }
 END_TEST
@@ -154,16 +142,16 @@ START_TEST(handles_end_with_their_scope)
     ad_scope d = dist_normal(0, 1);
     ad_scope {
         ck_assert(ad_is_nil(dist_sample(d, 0)));
-        ERROR_SAYS("the distribution is stale");
+        error_says("the distribution is stale");
     }
     ad_scope {
         ck_assert(dist_is_nil(dist_to_event(dist_expand((distribution *)NULL, AD_SHAPE(2)), 1)));
-        ERROR_SAYS("the distribution is nil");
+        error_says("the distribution is nil");
         ck_assert_str_eq(dist_name(NULL), "?");
     }
     ad_error_clear();
     dist_normal(0, 1);
-    ERROR_SAYS("no step or scope is open");
+    error_says("no step or scope is open");
 }
 END_TEST
 
@@ -173,8 +161,8 @@ END_TEST
 START_TEST(bernoulli_clamps_as_pytorch)
 {
     for (int wide = 0; wide < 2; wide++) {
-        teardown();
-        use(wide ? AD_DOUBLE : AD_FLOAT);
+        end();
+        begin_as(wide ? AD_DOUBLE : AD_FLOAT);
         double eps = wide ? DBL_EPSILON : FLT_EPSILON, floor_of = log(eps) - log1p(-eps);
         double p[5] = { 0, 1, 0, 1, 0.25 }, x[5] = { 1, 0, 0.5, 1, 0.5 }, lp[5], grad[5];
         double want[5] = { floor_of, floor_of, 0.5 * floor_of, log1p(-eps), 0.5 * log(0.25) + 0.5 * log(0.75) };
@@ -186,7 +174,7 @@ START_TEST(bernoulli_clamps_as_pytorch)
             for (int i = 0; i < 5; i++) NEAR(lp[i], want[i], wide ? 1e-13 : 4e-6);
             for (int i = 0; i < 4; i++) ck_assert_double_eq(grad[i], 0);
             NEAR(grad[4], 0.5 / 0.25 - 0.5 / 0.75, wide ? 1e-14 : 1e-6);
-            NO_ERROR();
+            fine();
             ad_free(probs);
             ad_free(value);
         }
@@ -214,7 +202,7 @@ START_TEST(delta_is_a_point)
         ck_assert(ad_read(g, out, 2));
         ck_assert(out[0] == 1 && out[1] == 1);
         ck_assert_double_eq(ad_item(ad_sum(dist_variance(d))), 0);
-        NO_ERROR();
+        fine();
     }
 }
 END_TEST
@@ -228,7 +216,7 @@ START_TEST(categorical_never_draws_the_impossible)
         ck_assert(ad_read(dist_sample(d, 0), x, N));
         for (int i = 0; i < N; i++) ck_assert_msg(x[i] == 1 || x[i] == 3, "%g", x[i]);
         NEAR(ad_item(dist_log_prob(dist_categorical(ad_from(p, AD_SHAPE(5))), ad_number(3))), log(1.0 / 3), 1e-15);
-        NO_ERROR();
+        fine();
     }
 }
 END_TEST
@@ -271,7 +259,7 @@ START_TEST(divergences_in_closed_form)
                                   dist_categorical_logits(ad_from(((double[]){ 0.3, -1, 0.1 }), AD_SHAPE(3))) };
         for (int i = 0; i < 4; i++)
             NEAR(ad_item(dist_kl(three[i / 2], three[i % 2])), kl_by_sum(three[i / 2], three[i % 2], 0, 2, 3, 1), 1e-14);
-        NO_ERROR();
+        fine();
     }
     ad_scope {
         distribution *p = dist_normal(ad_zeros(5, 3), 0.5), *q = dist_normal(0, ad_ones(3));
@@ -281,9 +269,9 @@ START_TEST(divergences_in_closed_form)
         NEAR(ad_item(ad_sum(dist_kl(dist_to_event(p, 1), dist_to_event(q, 1)))), 15 * one, 1e-13);
         NEAR(ad_item(dist_kl(dist_delta(ad_number(0.4)), dist_normal(0, 1))), -normal_at(0.4, 0, 1), 1e-15);
         ck_assert(dist_has_kl(p, q) && !dist_has_kl(p, dist_to_event(q, 1)) && !dist_has_kl(p, dist_cauchy(0, 1)));
-        NO_ERROR();
+        fine();
         dist_kl(p, dist_cauchy(0, 1));
-        ERROR_SAYS("no closed form of KL(normal || cauchy)");
+        error_says("no closed form of KL(normal || cauchy)");
     }
 }
 END_TEST
@@ -322,7 +310,7 @@ START_TEST(maps_and_inverses)
                 ck_assert(dist_unconstrain_numbers(c, x, numbers, n, n, &bad));
                 for (int i = 0; i < N; i++) NEAR(numbers[i], back[i], 1e-13);
             }
-            NO_ERROR();
+            fine();
             ad_free(u);
         }
 }
@@ -355,7 +343,7 @@ START_TEST(log_determinants)
     ad_scope {
         ad_tensor *u = ad_from(somewhere, AD_SHAPE(N));
         NEAR(ad_item(ad_sum(dist_log_det(&continuous[_i], u))), log_det_by_differences(&continuous[_i]), 1e-7);
-        NO_ERROR();
+        fine();
         ad_free(u);
     }
 }
@@ -391,10 +379,10 @@ START_TEST(constraints_refuse)
                 ck_assert_double_eq(ad_item(dist_constraint_check(c, ad_number(bad[k]))), 0);
                 ck_assert(!dist_constraint_holds(c, bad[k]));
             }
-            NO_ERROR();
+            fine();
             if (!dist_constraint_discrete(c->kind)) continue;
             dist_constrain(c, DIST_TRANSFORM_TO, ad_number(0));
-            ERROR_SAYS("has no map from unconstrained values");
+            error_says("has no map from unconstrained values");
         }
     ad_scope {
         dist_constraint simplex = dist_simplex();
@@ -409,9 +397,9 @@ START_TEST(constraints_refuse)
         ck_assert(!dist_unconstrain_numbers(&unit, ((double[]){ 0.5, 1, 0.1 }), u, 3, 1, &bad) && bad == 1);
         ck_assert(ad_read(dist_constrain(&simplex, DIST_BIJECT_TO, ad_zeros(2)), u, 3));
         for (int i = 0; i < 3; i++) NEAR(u[i], 1.0 / 3, 1e-15); /* sticks are broken evenly at 0 */
-        NO_ERROR();
+        fine();
         dist_interval(3, 2);
-        ERROR_SAYS("dist_interval: 3 and 2 bound no interval");
+        error_says("dist_interval: 3 and 2 bound no interval");
     }
 }
 END_TEST
@@ -420,7 +408,7 @@ Suite *suite_dist(void)
 {
     Suite *suite = suite_create("dist");
     TCase *t = tcase_create("distributions");
-    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_checked_fixture(t, begin, end);
     tcase_add_test(t, parameters_broadcast);
     tcase_add_test(t, expand_draws_independently);
     tcase_add_test(t, to_event_sums);

@@ -1,7 +1,7 @@
 /* The registry of distributions: every class against reference values, finite differences, quadrature, its own sampler,
  * bad parameters and values outside its support. A new row of registry.def needs cases in golden/distributions.py, and is
  * tested here without another line. */
-#include "tests/test.h"
+#include "tests/fixture.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -23,18 +23,6 @@ static const golden cases[] = {
 #undef CASE
 };
 enum { CASES = sizeof cases / sizeof *cases };
-
-static ad_context *context;
-static void use(ad_precision precision)
-{
-    context = ad_context_new(&(ad_options){ .precision = precision, .threads = 1 });
-    ck_assert_ptr_nonnull(context);
-    ad_context_use(context);
-}
-static void setup(void) { use(AD_DOUBLE); }
-static void teardown(void) { ad_context_free(context); }
-
-#define NO_ERROR() ck_assert_msg(ad_ok(), "%s", ad_error())
 
 static void close_to(double got, double want, double tolerance, const golden *g, const char *what)
 {
@@ -59,7 +47,7 @@ static made make(const dist_class *of, const golden *g)
     for (int i = 0; i < g->n; i++)
         m.parameter[i] = ad_from(g->parameter[i], g->size[i] ? AD_SHAPE(g->size[i]) : AD_SCALAR);
     m.d = dist_new(of, m.parameter, 0);
-    NO_ERROR();
+    fine();
     return m;
 }
 static void done(const made *m, const golden *g)
@@ -73,7 +61,7 @@ static double log_prob_at(const dist_class *of, const golden *g, double x)
     ad_scope {
         made m = make(of, g);
         lp = ad_item(dist_log_prob(m.d, ad_number(x)));
-        NO_ERROR();
+        fine();
         done(&m, g);
     }
     return lp;
@@ -113,7 +101,7 @@ static void reference(const dist_class *of, const golden *g)
             close_to(ad_item(mean), g->mean, tolerance, g, "mean");
             close_to(ad_item(variance), g->variance, tolerance, g, "variance");
             close_to(ad_item(dist_entropy(m.d)), g->entropy, tolerance, g, "entropy");
-            NO_ERROR();
+            fine();
         }
         done(&m, g);
     }
@@ -122,8 +110,8 @@ START_TEST(reference_values)
 {
     reference_tolerance = 4e-15;
     each_case(_i, reference);
-    teardown();
-    use(AD_FLOAT);
+    end();
+    begin_as(AD_FLOAT);
     reference_tolerance = 4e-6;
     each_case(_i, reference);
 }
@@ -144,7 +132,7 @@ static void gradients(const dist_class *of, const golden *g)
         ad_gradient(dist_log_prob(m.d, x), wrt, g->n + 1, grad);
         for (int i = 0; i < g->n; i++) ck_assert(ad_read(grad[i], got[i], g->size[i] ? g->size[i] : 1));
         of_value = ad_item(grad[g->n]);
-        NO_ERROR();
+        fine();
         done(&m, g);
     }
     for (int i = 0; i < g->n; i++)
@@ -256,7 +244,7 @@ static void draw(const dist_class *of, const golden *g)
     ad_scope {
         made m = make(of, g);
         ck_assert(ad_read(dist_sample(dist_expand(m.d, AD_SHAPE(DRAWS)), 0), draws, DRAWS));
-        NO_ERROR();
+        fine();
         done(&m, g);
     }
 }
@@ -312,8 +300,8 @@ static void sampler(const dist_class *of, const golden *g)
     if (!first_value(g)) return;
     ad_scope tabulate(of, g);
     for (int wide = 0; wide < 2; wide++) {
-        teardown();
-        use(wide ? AD_DOUBLE : AD_FLOAT);
+        end();
+        begin_as(wide ? AD_DOUBLE : AD_FLOAT);
         draw(of, g);
         (of->discrete ? fits_masses : fits_density)(g);
     }
@@ -328,7 +316,7 @@ enum { PATHS = 200 };
 /* The same draws whenever they are asked for: the tape of one and the same run. */
 static void draw_paths(const dist_class *of, const golden *g, bool rsample, double *x, double *gradient)
 {
-    ad__tape_open(context, 2, 1);
+    ad__tape_open(ad_context_current(), 2, 1);
     made m = make(of, g);
     distribution *d = dist_expand(dist_set_rsample(m.d, rsample), AD_SHAPE(PATHS));
     ck_assert_int_eq(dist_has_rsample(d), rsample);
@@ -336,9 +324,9 @@ static void draw_paths(const dist_class *of, const golden *g, bool rsample, doub
     ck_assert(ad_read(draws_now, x, PATHS));
     ad_gradient(ad_sum(draws_now), m.parameter, g->n, grad);
     for (int i = 0; i < g->n; i++) gradient[i] = ad_item(grad[i]);
-    NO_ERROR();
+    fine();
     done(&m, g);
-    ad__tape_close(context);
+    ad__tape_close(ad_context_current());
 }
 
 static void pathwise(const dist_class *of, const golden *g)
@@ -418,7 +406,7 @@ static void bad(const dist_class *of, const golden *g)
             ck_assert_double_eq(ad_item(ad_sum(grad[0])), 0);
             ck_assert_double_eq(ad_item(dist_check(m.d, ad_number(x))), 0);
         }
-        NO_ERROR();
+        fine();
         done(&m, g);
     }
 }
@@ -431,7 +419,7 @@ Suite *suite_distributions(void)
     while (dist_class_at(n)) n++;
     Suite *suite = suite_create("distributions");
     TCase *t = tcase_create("registry");
-    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_checked_fixture(t, begin, end);
     tcase_add_loop_test(t, reference_values, 0, n);
     tcase_add_loop_test(t, gradients_of_log_prob, 0, n);
     tcase_add_loop_test(t, quadrature_agrees, 0, n);

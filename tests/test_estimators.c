@@ -1,18 +1,8 @@
 /* Gradients of the ELBO's estimators against closed forms: 100,000 draws each, at fixed seeds. All models are normal or
  * binary, so that the gradients of -ELBO are known exactly. */
-#include "ppl/ppl.h"
-#include "tests/test.h"
+#include "tests/fixture.h"
 
 #include <math.h>
-
-static void begin(void)
-{
-    ad_context_use(ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 }));
-}
-static void end(void)
-{
-    ad_context_free(NULL);
-}
 
 enum { N = 8, DRAWS = 100000, MOST = 4 };
 static const double data[N] = { 0.3, 1.2, -0.4, 2.2, 0.9, 1.4, 0.1, 0.7 };

@@ -1,25 +1,18 @@
 /* The first look at a program: who refuses what is outside its support, what it costs, and that it leaves no trace. The
  * words for each class stand in must_fail.def, the edges in legal.def. */
 #include "ppl/density.h"
-#include "ppl/ppl.h"
-#include "tests/test.h"
+#include "tests/fixture.h"
 
 #include <math.h>
 #include <string.h>
 
 static ad_tensor *good, *bad;
-static void begin(void)
+static void begin_with_data(void)
 {
     static const double fine[] = { 0.5, 2, 0, 1 }, wrong[] = { 0.5, 2, -3, 1 };
-    ad_context_use(ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 }));
+    begin();
     good = ad_from(fine, AD_SHAPE(4)), bad = ad_from(wrong, AD_SHAPE(4));
 }
-static void end(void)
-{
-    ad_context_free(NULL);
-}
-
-#define says(text, words) ck_assert_msg(strstr(text, words), "want \"%s\" in: %s", words, text)
 #define REFUSAL "site \"x\" (exponential): the value must be at least 0, found -3 at (2,)"
 
 static bool reads;
@@ -146,7 +139,7 @@ Suite *suite_first_look(void)
 {
     Suite *s = suite_create("first_look");
     TCase *t = tcase_create("first_look");
-    tcase_add_checked_fixture(t, begin, end);
+    tcase_add_checked_fixture(t, begin_with_data, end);
     tcase_add_test(t, every_way_in_refuses);
     tcase_add_test(t, a_density_judges_data_alone);
     tcase_add_test(t, data_that_turns_bad_is_blamed);

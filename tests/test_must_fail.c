@@ -1,7 +1,6 @@
 /* Models that must fail and models that must not. The rows lie in must_fail.def and legal.def; each bad one is tried
  * between good steps: the message has the words, nothing has changed, and the next good step works. */
-#include "ppl/ppl.h"
-#include "tests/test.h"
+#include "tests/fixture.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -10,22 +9,17 @@
 static ad_tensor *x0, *x5, *x53, *bits, *index2, *stray, *stale_tensor;
 static distribution *stale_fn;
 
-static void begin(void)
+static void begin_with_data(void)
 {
     static const double one[] = { 1 }, five[] = { 1, 2, 3, 4, 5 }, fifteen[15] = { 1, 2, 3 },
                         mask[] = { 1, 0, 1, 1, 0 };
     static const int two[] = { 1, 9 };
-    ad_context_use(ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 }));
+    begin();
     x0 = ad_from(one, AD_SCALAR), x5 = ad_from(five, AD_SHAPE(5)), x53 = ad_from(fifteen, AD_SHAPE(5, 3));
     bits = ad_from(mask, AD_SHAPE(5)), index2 = ad_from(two, AD_SHAPE(2)), stray = ad_state(AD_SCALAR);
     ad_scope
         stale_tensor = ad_exp(x5), stale_fn = dist_normal(0, 1);
 }
-static void end(void)
-{
-    ad_context_free(NULL);
-}
-
 #define N01 dist_normal(0, 1)
 #define Z(name) ppl_sample(name, N01)
 #define OBSERVE(name, fn) ppl_sample(name, fn, .obs = ad_constant(0.5))
@@ -155,7 +149,7 @@ Suite *suite_must_fail(void)
 {
     Suite *s = suite_create("must_fail");
     TCase *t = tcase_create("must_fail");
-    tcase_add_checked_fixture(t, begin, end);
+    tcase_add_checked_fixture(t, begin_with_data, end);
     tcase_add_loop_test(t, must_fail, 0, N_BAD);
     tcase_add_loop_test(t, must_work, 0, N_LEGAL);
     suite_add_tcase(s, t);

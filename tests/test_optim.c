@@ -1,31 +1,11 @@
 /* Optimisers of ppl against their formulas, by hand on a parabola. */
 #include "ppl/inference.h"
-#include "tests/test.h"
+#include "tests/fixture.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static ad_context *context;
-static void begin(void)
-{
-    context = ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 });
-    ad_context_use(context);
-}
-static void end(void)
-{
-    ad_context_free(context);
-}
-
-#define near(a, b, tolerance) ck_assert_double_le(fabs((a) - (b)), (tolerance)) /* false for NaN */
-
-static double parameter(const char *name)
-{
-    double v = NAN;
-    ck_assert_msg(ppl_param_value(name, &v, 1), "%s", ad_error());
-    return v;
-}
 
 /* ---- optimisers -------------------------------------------------------------------------------------------------- */
 

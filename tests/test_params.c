@@ -1,25 +1,9 @@
 /* The parameter store of ppl: initial values, constraints, later visits, rows in plates. In double precision. */
-#include "ppl/ppl.h"
-#include "tests/test.h"
+#include "tests/fixture.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-static ad_context *context;
-static void begin(void)
-{
-    context = ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 });
-    ad_context_use(context);
-}
-static void end(void)
-{
-    ad_context_free(context);
-}
-
-#define near(a, b, tolerance) ck_assert_double_le(fabs((a) - (b)), (tolerance)) /* false for NaN */
-#define fine() ck_assert_msg(ad_ok(), "%s", ad_error())
-#define says(words) ck_assert_msg(strstr(ad_error(), words), "want \"%s\" in: %s", words, ad_error())
 
 /* ---- parameters -------------------------------------------------------------------------------------------------- */
 
@@ -55,11 +39,11 @@ START_TEST(parameters_live_on)
         near(ad_item(ppl_param("scale", AD_SCALAR, .constraint = dist_positive())), 8, 1e-13);
     v = -1;
     ck_assert(!ppl_param_set("scale", &v, 1));
-    says("must be positive");
+    error_says("must be positive");
     ck_assert(!ppl_param_value("scala", &v, 1));
-    says("there is no parameter \"scala\"");
+    error_says("there is no parameter \"scala\"");
     ck_assert(!ppl_param_value("given", w, 2));
-    says("shape (3,)");
+    error_says("shape (3,)");
     ck_assert_int_eq(ppl_param_delete("net$$$*"), 1);
     ck_assert_int_eq(ppl_param_delete("*a*"), 2); /* scale, plain */
     ck_assert_int_eq(ppl_param_count(), 2);
@@ -99,16 +83,16 @@ START_TEST(a_later_visit_must_agree)
         ppl_param("w", AD_SHAPE(3, 4));
     ad_scope {
         ppl_param("w", AD_SHAPE(4, 3));
-        says("parameter \"w\" has shape (3, 4) since its first visit, and shape (4, 3) here");
+        error_says("parameter \"w\" has shape (3, 4) since its first visit, and shape (4, 3) here");
     }
     ad_scope {
         ppl_param("w", AD_SHAPE(3, 4), .constraint = dist_positive());
-        says("constrained");
-        says("ppl_param_delete");
+        error_says("constrained");
+        error_says("ppl_param_delete");
     }
     ad_scope {
         ppl_param("v", AD_SCALAR, .init = ppl_constant(-1), .constraint = dist_positive());
-        says("must be positive");
+        error_says("must be positive");
     }
     ck_assert(!ppl_param_exists("v"));
     ad_scope {
@@ -143,7 +127,7 @@ START_TEST(rows_of_a_parameter_in_a_plate)
         fine();
         ppl_plate ("q", 7, .subsample_size = 4)
             ppl_param("w", AD_SHAPE(20, 2), .event_dim = 1);
-        says("inside plate \"q\" of size 7: invalid shape of parameter \"w\"");
+        error_says("inside plate \"q\" of size 7: invalid shape of parameter \"w\"");
     }
 }
 END_TEST

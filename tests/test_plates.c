@@ -1,25 +1,9 @@
 /* Plates of ppl: expansion, dimensions, reuse, subsampling, loops. In double precision. */
-#include "ppl/ppl.h"
-#include "tests/test.h"
+#include "tests/fixture.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-static ad_context *context;
-static void begin(void)
-{
-    context = ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 });
-    ad_context_use(context);
-}
-static void end(void)
-{
-    ad_context_free(context);
-}
-
-#define near(a, b, tolerance) ck_assert_double_le(fabs((a) - (b)), (tolerance)) /* false for NaN */
-#define fine() ck_assert_msg(ad_ok(), "%s", ad_error())
-#define says(words) ck_assert_msg(strstr(ad_error(), words), "want \"%s\" in: %s", words, ad_error())
 
 /* ---- plates ------------------------------------------------------------------------------------------------------ */
 
@@ -59,19 +43,19 @@ START_TEST(plates_may_come_back)
         fine();
         ppl_plate ("p", 4)
             ck_assert(!ad_ok());
-        says("duplicate plate \"p\"");
+        error_says("duplicate plate \"p\"");
     }
     ad_scope {
         ppl_plate ("p", 3)
             ppl_plate ("p", 3)
                 ck_assert(!ad_ok());
-        says("duplicate plate");
+        error_says("duplicate plate");
     }
     ad_scope {
         ppl_plate ("p", 3, .dim = -1)
             ppl_plate ("q", 2, .dim = -1)
                 ck_assert(!ad_ok());
-        says("at plates \"q\" and \"p\", collide at dim=-1");
+        error_says("at plates \"q\" and \"p\", collide at dim=-1");
     }
 }
 END_TEST

@@ -1,25 +1,9 @@
 /* The runtime of ppl: order of handlers, what each of them does, names, traces. In double precision. */
-#include "ppl/ppl.h"
-#include "tests/test.h"
+#include "tests/fixture.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-static ad_context *context;
-static void begin(void)
-{
-    context = ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 });
-    ad_context_use(context);
-}
-static void end(void)
-{
-    ad_context_free(context);
-}
-
-#define near(a, b, tolerance) ck_assert_double_le(fabs((a) - (b)), (tolerance)) /* false for NaN */
-#define fine() ck_assert_msg(ad_ok(), "%s", ad_error())
-#define says(words) ck_assert_msg(strstr(ad_error(), words), "want \"%s\" in: %s", words, ad_error())
 
 /* ---- the order of messages --------------------------------------------------------------------------------------- */
 
@@ -121,7 +105,7 @@ START_TEST(a_handler_is_installed_once)
         ppl_with (&a.handler)
             ppl_with (&a.handler)
                 ck_assert(!ad_ok());
-        says("cannot install a handler twice");
+        error_says("cannot install a handler twice");
     }
     ad_scope
         ppl_with (&a.handler)
@@ -216,7 +200,7 @@ START_TEST(replay_leaves_observed_sites_and_refuses_observed_traces)
             ppl_sample("z", dist_normal(0, 1), .obs = ad_number(0));
         ppl_with (ppl_replay(t))
             chain_model();
-        says("site \"z\" must be sampled in trace");
+        error_says("site \"z\" must be sampled in trace");
     }
 }
 END_TEST
@@ -417,8 +401,8 @@ START_TEST(names_are_one_space)
             ppl_sample("z", dist_normal(0, 1));
             ppl_sample("z", dist_normal(0, 1));
         }
-        says("Multiple sample sites named \"z\"");
-        says("test_ppl.c:");
+        error_says("Multiple sample sites named \"z\"");
+        error_says("test_ppl.c:");
     }
     ad_scope {
         ppl_trace *t = ppl_trace_new();
@@ -426,11 +410,11 @@ START_TEST(names_are_one_space)
             ppl_sample("z", dist_normal(0, 1));
             ppl_param("z", AD_SCALAR);
         }
-        says("is already in the trace as a sample");
+        error_says("is already in the trace as a sample");
     }
     ad_error_clear();
     ppl_sample("z", dist_normal(0, 1));
-    says("no step or scope is open");
+    error_says("no step or scope is open");
 }
 END_TEST
 

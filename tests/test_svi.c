@@ -1,36 +1,10 @@
 /* SVI: exact posteriors, estimators against closed forms, transactions, arguments, reproducibility. */
-#include "ppl/ppl.h"
-#include "tests/test.h"
+#include "tests/fixture.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static ad_context *context;
-static void begin(void)
-{
-    context = ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 });
-    ad_context_use(context);
-}
-static void end(void)
-{
-    ad_context_free(context);
-}
-
-#define near(a, b, tolerance) ck_assert_double_le(fabs((a) - (b)), (tolerance)) /* false for NaN */
-#define says(text, words) ck_assert_msg(strstr(text, words), "want \"%s\" in: %s", words, text)
-
-static double parameter(const char *name)
-{
-    double v = NAN;
-    ck_assert_msg(ppl_param_value(name, &v, 1), "%s", ad_error());
-    return v;
-}
-static void set(const char *name, double v)
-{
-    ck_assert(ppl_param_set(name, &v, 1));
-}
 
 /* ---- a conjugate model: z ~ N(0, 1), x_i ~ N(z, 1), i < 8 -------------------------------------------------------- */
 

@@ -1,21 +1,9 @@
 /* svi_run beside as many calls of svi_step: the same losses to the bit, whatever changes in between, and errors. */
 #include "models/loader.h"
-#include "ppl/ppl.h"
-#include "tests/test.h"
+#include "tests/fixture.h"
 
 #include <math.h>
 #include <string.h>
-
-static void begin(void)
-{
-    ad_context_use(ad_context_new(&(ad_options){ .precision = AD_DOUBLE, .threads = 1 }));
-}
-static void end(void)
-{
-    ad_context_free(NULL);
-}
-
-#define says(text, words) ck_assert_msg(strstr(text, words), "want \"%s\" in: %s", words, text)
 
 enum { STEPS = 40, N = 6, WIDTH = 3 };
 static const double data[2][N] = { { 0.3, 1.2, -0.4, 2.2, 0.9, 1.4 }, { 1.3, 0.2, 0.4, -0.2, 1.9, -1.4 } };
