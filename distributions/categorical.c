@@ -1,5 +1,5 @@
-/* Categorical by probabilities, and what it shares with categorical_logits. Probabilities become logarithms as PyTorch's
- * do: divided by their sum, then clamped to [eps, 1 - eps]. */
+/* Categorical by probabilities, and what it shares with categorical_logits. Probabilities become logarithms as
+ * PyTorch's do: divided by their sum, then clamped to [eps, 1 - eps]. */
 #include "distributions/categorical.h"
 
 #include <float.h>

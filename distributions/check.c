@@ -1,5 +1,6 @@
-/* Whether parameters and values are where their constraints want them: for all elements at once by dist_check, and one by
- * one for ppl, which looks at a program when it meets it first and passes over what its operations promise anyway. */
+/* Whether parameters and values are where their constraints want them: for all elements at once by dist_check, and one
+ * by one for ppl, which looks at a program when it meets it first and passes over what its operations promise
+ * anyway. */
 #include "distributions/formula.h"
 
 #include <string.h>

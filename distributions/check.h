@@ -8,8 +8,8 @@
 /* Whether a node of the open tape is a number, perhaps broadcast, and which. */
 bool dist__number(const ad_context *c, node_id id, double *x);
 
-/* What parameter i must satisfy, or (i the number of parameters) an observed value: the support, or what the class accepts
- * beyond it. */
+/* What parameter i must satisfy, or (i the number of parameters) an observed value: the support, or what the class
+ * accepts beyond it. */
 dist_constraint dist__wanted(const dist_object *o, int i);
 
 /* 1 where parameter i (or the value) is not what is wanted and neither the distribution's mask nor `mask` (NULL: none)

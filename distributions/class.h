@@ -1,5 +1,5 @@
-/* Classes of distributions: what one must tell about itself. Each distribution of this room is one constant dist_class in
- * one file, and a row of registry.def; programs make their own in the same way and build objects with dist_new.
+/* Classes of distributions: what one must tell about itself. Each distribution of this room is one constant dist_class
+ * in one file, and a row of registry.def; programs make their own in the same way and build objects with dist_new.
  *
  *     static ad_tensor *log_prob(const dist_object *d, ad_tensor *x) { ... d->parameter[0] ... }
  *     static const dist_class pareto = { .name = "pareto", .n_parameters = 2,
@@ -45,8 +45,8 @@ struct dist_class {
     int n_parameters;
     dist_parameter parameter[DIST_MAX_PARAMETERS];
     dist_constraint support; /* of a draw; outside it log_prob is -inf, whatever the formula gives */
-    dist_constraint accepted; /* not real: observed values may lie here, beyond the support (gray pixels); then the formula
-                               * alone makes log_prob */
+    dist_constraint accepted; /* not real: observed values may lie here, beyond the support (gray pixels); then the
+                               * formula alone makes log_prob */
     int event_dim;           /* dimensions of a draw: those of the shape that parameter 0 ends with */
     bool has_rsample;        /* sample is differentiable in the parameters */
     bool discrete;

@@ -1,5 +1,5 @@
-/* Constraints and the maps onto them; the table stands in constraint.h. Called by dist.c for parameters and supports, by
- * ppl for parameters and unconstrained spaces. */
+/* Constraints and the maps onto them; the table stands in constraint.h. Called by dist.c for parameters and supports,
+ * by ppl for parameters and unconstrained spaces. */
 #include "distributions/formula.h"
 
 #include <math.h>
@@ -128,7 +128,7 @@ T dist_constraint_check(const dist_constraint *c, T x)
     return AD_NIL;
 }
 
-/* ---- stick-breaking: u (..., K - 1) -> x (..., K) -------------------------------------------------------------------------
+/* ---- stick-breaking: u (..., K - 1) -> x (..., K) -------------------------------------------------------------------
  * t_i = u_i - log(K - i), i = 1 .. K - 1, so that u = 0 is the uniform point; x_i is the share sigmoid(t_i) of what the
  * earlier ones left, x_K the rest. In logarithms: log x_i = log sigmoid(t_i) + sum_{j<i} log sigmoid(-t_j). */
 
@@ -255,7 +255,8 @@ static double number(const dist_constraint *c, double x)
     }
 }
 
-bool dist_unconstrain_numbers(const dist_constraint *c, const double *x, double *out, int64_t n, int64_t last, int64_t *bad)
+bool dist_unconstrain_numbers(const dist_constraint *c, const double *x, double *out, int64_t n, int64_t last,
+                              int64_t *bad)
 {
     for (int64_t i = 0; i < n; i++) {
         *bad = i;

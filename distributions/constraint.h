@@ -1,6 +1,6 @@
 /* Constraints: sets of real numbers or vectors that parameters and values must lie in, and the maps from unconstrained
- * reals onto them. Used by distributions (parameters, supports), by ppl_param (the store keeps unconstrained values) and
- * by samplers that move in unconstrained space.
+ * reals onto them. Used by distributions (parameters, supports), by ppl_param (the store keeps unconstrained values)
+ * and by samplers that move in unconstrained space.
  *
  * Two registries of maps, as in PyTorch. They differ for the simplex alone:
  *
@@ -80,7 +80,8 @@ AD_API ad_tensor *dist_constraint_check(const dist_constraint *c, ad_tensor *x);
 
 typedef enum dist_map { DIST_TRANSFORM_TO, DIST_BIJECT_TO } dist_map;
 
-/* u (..., U) -> x (..., K): U = K, but K - 1 for the simplex under DIST_BIJECT_TO. For `real` the result is u itself. */
+/* u (..., U) -> x (..., K): U = K, but K - 1 for the simplex under DIST_BIJECT_TO. For `real` the result is u
+ * itself. */
 AD_API ad_tensor *dist_constrain(const dist_constraint *c, dist_map map, ad_tensor *u);
 /* The inverse: x inside the constraint -> u. For the softmax, log x. */
 AD_API ad_tensor *dist_unconstrain(const dist_constraint *c, dist_map map, ad_tensor *x);

@@ -1,5 +1,5 @@
-/* Distributions as objects: construction, shapes, expand, to_event, mask, and the calls of a class's functions. Called by
- * ppl and by users; knows no distribution by name. Handles are words; the objects live in the step's memory. */
+/* Distributions as objects: construction, shapes, expand, to_event, mask, and the calls of a class's functions. Called
+ * by ppl and by users; knows no distribution by name. Handles are words; the objects live in the step's memory. */
 #include "distributions/formula.h"
 
 #include <math.h>
@@ -32,7 +32,7 @@ static distribution *keep(ad_context *c, const dist_object *o)
 
 bool dist_is_nil(const distribution *d) { return ad_is_nil((const ad_tensor *)d); }
 
-/* ---- shapes: interned, so that equal ones have equal addresses; NULL after an error -------------------------------- */
+/* ---- shapes: interned, so that equal ones have equal addresses; NULL after an error ------------------------------ */
 
 static const ad_shape *intern(ad_context *c, const ad_shape *s)
 {
@@ -158,7 +158,8 @@ static bool number_fits(ad_context *c, const dist_class *of, int i, node_id id)
     double x;
     if (!dist__number(c, id, &x)) return true;
     const dist_constraint *set = &of->parameter[i].constraint;
-    if (set->kind == DIST_REAL ? x == x : set->kind == DIST_POSITIVE ? x > 0 : dist_constraint_holds(set, x)) return true;
+    if (set->kind == DIST_REAL ? x == x : set->kind == DIST_POSITIVE ? x > 0 : dist_constraint_holds(set, x))
+        return true;
     char text[80];
     ad__fail(c, AD_ERROR_SUPPORT, NULL, "%s: %s must be %s, found %g", of->name, of->parameter[i].name,
              dist_constraint_describe(set, text, sizeof text), x);

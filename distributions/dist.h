@@ -23,12 +23,12 @@ AD_API int dist_event_dim(distribution *d);
 AD_API const char *dist_name(distribution *d); /* "normal"; "?" for nil */
 AD_API bool dist_is_nil(const distribution *d);
 
-/* A draw of shape batch + event. `draw` separates several draws at one site. When the distribution is reparametrised the
- * gradient flows to its parameters (the pathwise derivative), else it stops. */
+/* A draw of shape batch + event. `draw` separates several draws at one site. When the distribution is reparametrised
+ * the gradient flows to its parameters (the pathwise derivative), else it stops. */
 AD_API ad_tensor *dist_sample(distribution *d, int draw);
 AD_API bool dist_has_rsample(distribution *d);
-/* The same distribution with the pathwise derivative switched off (on: back to what its class can do): the score-function
- * estimator is used at its site. Survives dist_expand and dist_to_event. */
+/* The same distribution with the pathwise derivative switched off (on: back to what its class can do): the
+ * score-function estimator is used at its site. Survives dist_expand and dist_to_event. */
 AD_API distribution *dist_set_rsample(distribution *d, bool on);
 /* log p(value): shape broadcast(batch shape, value's batch part). */
 AD_API ad_tensor *dist_log_prob(distribution *d, ad_tensor *value);
@@ -38,8 +38,8 @@ AD_API ad_tensor *dist_variance(distribution *d);
 
 /* Batch shape broadcast to `batch`: every new cell draws independently. */
 AD_API distribution *dist_expand(distribution *d, ad_shape batch);
-/* The n rightmost batch dimensions become event dimensions (total = old + n): log_prob is summed over them. n = 0 gives d,
- * AD_ALL_DIMS all batch dimensions, a negative n gives event dimensions made by to_event back. */
+/* The n rightmost batch dimensions become event dimensions (total = old + n): log_prob is summed over them. n = 0 gives
+ * d, AD_ALL_DIMS all batch dimensions, a negative n gives event dimensions made by to_event back. */
 enum { AD_ALL_DIMS = 1 << 20 };
 AD_API distribution *dist_to_event(distribution *d, int n);
 /* log_prob is 0, with gradient exactly 0, where mask (broadcast to the batch shape) is 0. */
@@ -57,9 +57,15 @@ AD_API int dist_parameter_count(distribution *d);
 AD_API const char *dist_parameter_name(distribution *d, int i);
 AD_API ad_tensor *dist_parameter_value(distribution *d, int i);
 AD_API dist_constraint dist_parameter_constraint(distribution *d, int i);
-/* 1 where all parameters satisfy their constraints and, when value is not NULL, the value lies in the support; else 0.
- * For finding a culprit afterwards: a step's numbers are not known while it is recorded (plain numbers among the
- * parameters are checked by the constructors). */
+/* 1 where all parameters satisfy their constraints and, when value is not NULL, the value lies in the support (for a
+ * Bernoulli: in [0, 1]); else 0.
+ *
+ * What is checked when: plain numbers among the parameters by the constructors, at once. Computed parameters, and
+ * values that were observed, by svi_step, svi_evaluate and svi_run where they meet a program first, before anything
+ * runs (ppl_density_new: observed values alone); parameters whose last operation promises their constraint, as exp,
+ * softplus and sigmoid do, cost nothing. A program that is known pays nothing: what turns bad later is named when the
+ * loss is not finite. dist_log_prob itself looks at nothing: it is -inf outside the support, or what the formula
+ * gives. */
 AD_API ad_tensor *dist_check(distribution *d, ad_tensor *value);
 
 /* KL(p || q), of the common batch shape, where it has a closed form: normal, bernoulli (probs or logits), categorical,
@@ -67,14 +73,14 @@ AD_API ad_tensor *dist_check(distribution *d, ad_tensor *value);
 AD_API bool dist_has_kl(distribution *p, distribution *q);
 AD_API ad_tensor *dist_kl(distribution *p, distribution *q); /* an error where dist_has_kl is false */
 
-/* ---- the distributions ------------------------------------------------------------------------------------------------
+/* ---- the distributions ----------------------------------------------------------------------------------------------
  * Parameters are broadcast against each other; in C a number may stand for a tensor. Densities at x: */
 
 /* exp(-(x - loc)^2 / (2 scale^2)) / (scale sqrt(2 pi)), scale > 0 */
 AD_API distribution *dist_normal(ad_tensor *loc, ad_tensor *scale);
 /* probs^x (1 - probs)^(1 - x). As in PyTorch, probs is clamped to [eps, 1 - eps] in log_prob, so that it is never below
- * log eps (eps: 2^-23 in float, 2^-52 in double), with gradient 0 where it was clamped; x may be anything in [0, 1] (gray
- * pixels): the log density is linear in x. */
+ * log eps (eps: 2^-23 in float, 2^-52 in double), with gradient 0 where it was clamped; x may be anything in [0, 1]
+ * (gray pixels): the log density is linear in x. */
 AD_API distribution *dist_bernoulli(ad_tensor *probs);
 /* The same with probs = sigmoid(logits), never clamped. */
 AD_API distribution *dist_bernoulli_logits(ad_tensor *logits);
@@ -101,7 +107,8 @@ AD_API distribution *dist_half_cauchy(ad_tensor *scale);
 AD_API distribution *dist_gumbel(ad_tensor *loc, ad_tensor *scale);
 /* exp(-z) / (scale (1 + exp(-z))^2), z = (x - loc) / scale */
 AD_API distribution *dist_logistic(ad_tensor *loc, ad_tensor *scale);
-/* (1 - probs)^x probs, x = 0, 1, ...: failures before the first success; 0 < probs <= 1, clamped as in dist_bernoulli */
+/* (1 - probs)^x probs, x = 0, 1, ...: failures before the first success; 0 < probs <= 1, clamped as in
+ * dist_bernoulli */
 AD_API distribution *dist_geometric(ad_tensor *probs);
 /* x in 0, ..., K - 1 with probability proportional to probs (..., K), clamped as in dist_bernoulli after division by
  * their sum */

@@ -1,6 +1,6 @@
-/* What the formulas of this room are written with: the operations as plain functions, so that an error keeps the line of
- * the user's call, not one of ours. Included first by every source file here; functions that have masks are defined with
- * their names in parentheses. */
+/* What the formulas of this room are written with: the operations as plain functions, so that an error keeps the line
+ * of the user's call, not one of ours. Included first by every source file here; functions that have masks are defined
+ * with their names in parentheses. */
 #ifndef DISTRIBUTIONS_FORMULA_H
 #define DISTRIBUTIONS_FORMULA_H
 

@@ -1,4 +1,5 @@
-/* Is the coin fair? A Bernoulli model with a logit-normal guide, beside the exact Beta posterior. Run it without arguments.
+/* Is the coin fair? A Bernoulli model with a logit-normal guide, beside the exact Beta posterior. Run it without
+ * arguments.
  *
  *   fairness ~ Uniform(0, 1), heads_i ~ Bernoulli(fairness);  exactly: fairness | heads ~ Beta(1 + heads, 1 + tails).
  *

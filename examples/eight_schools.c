@@ -119,8 +119,10 @@ int main(int argc, char **argv)
     printf("             fit: mean     sd   exact: mean     sd\n");
     for (int i = 0; i < SITES; i++) {
         double mean, sd, truth = exact.sum[i] / exact.weight;
-        describe(i < SCHOOLS ? theta : i == SCHOOLS ? mu : log_tau, i < SCHOOLS ? SCHOOLS : 1, i < SCHOOLS ? i : 0, &mean,
-                 &sd);
+        describe(i < SCHOOLS    ? theta
+                 : i == SCHOOLS ? mu
+                                : log_tau,
+                 i < SCHOOLS ? SCHOOLS : 1, i < SCHOOLS ? i : 0, &mean, &sd);
         printf("  %-10s %9.3f %6.3f %13.3f %6.3f\n", names[i], mean, sd, truth,
                sqrt(exact.square[i] / exact.weight - truth * truth));
     }

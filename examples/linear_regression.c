@@ -2,9 +2,10 @@
  *
  *   w ~ N(0, I), b ~ N(0, 10^2), y ~ N(X w + b, sigma^2), sigma known.
  *
- * With the columns of A = [X 1] the exact posterior of (w, b) is normal with precision P = A'A / sigma^2 + diag(1, 1, 1,
- * 1/100) and mean P^-1 A'y / sigma^2. The guide is a product of normals: its optimum has the exact mean, and standard
- * deviations 1 / sqrt(P_ii), the posterior's when the other coefficients are held (Bishop 2006, section 10.1.2). */
+ * With the columns of A = [X 1] the exact posterior of (w, b) is normal with precision P = A'A / sigma^2 + diag(1, 1,
+ * 1, 1/100) and mean P^-1 A'y / sigma^2. The guide is a product of normals: its optimum has the exact mean, and
+ * standard deviations 1 / sqrt(P_ii), the posterior's when the other coefficients are held (Bishop 2006, section
+ * 10.1.2). */
 #include "ppl/ppl.h"
 
 #include <math.h>
@@ -26,7 +27,8 @@ static void guide(ad_tensor *x, ad_tensor *y)
 {
     (void)x, (void)y;
     ad_tensor *w_loc = ppl_param("w_loc", AD_SHAPE(COLUMNS)), *b_loc = ppl_param("b_loc", AD_SCALAR);
-    ad_tensor *w_scale = ppl_param("w_scale", AD_SHAPE(COLUMNS), .init = ppl_constant(0.1), .constraint = dist_positive());
+    ad_tensor *w_scale =
+        ppl_param("w_scale", AD_SHAPE(COLUMNS), .init = ppl_constant(0.1), .constraint = dist_positive());
     ad_tensor *b_scale = ppl_param("b_scale", AD_SCALAR, .init = ppl_constant(0.1), .constraint = dist_positive());
     ppl_sample("w", dist_to_event(dist_normal(w_loc, w_scale), 1));
     ppl_sample("b", dist_normal(b_loc, b_scale));
@@ -141,7 +143,8 @@ int main(int argc, char **argv)
     static const char *const names[K] = { "w[0]", "w[1]", "w[2]", "b" };
     printf("          fit: loc    scale   exact: mean  sd, others held  marginal sd\n");
     for (int i = 0; i < K; i++)
-        printf("  %-5s %10.5f %8.5f %12.5f %11.5f %14.5f\n", names[i], loc[i], scale[i], mean[i], conditional_sd[i], sd[i]);
+        printf("  %-5s %10.5f %8.5f %12.5f %11.5f %14.5f\n", names[i], loc[i], scale[i], mean[i], conditional_sd[i],
+               sd[i]);
     printf("%d steps, %.1f us each\n", STEPS, seconds / STEPS * 1e6);
     svi_free(s);
     ad_context_free(context);

@@ -1,5 +1,5 @@
-/* Bayesian logistic regression on data drawn from the model itself, so that the truth is known; beside it the posterior's
- * mode, found by Newton's method on the same model. Run it without arguments.
+/* Bayesian logistic regression on data drawn from the model itself, so that the truth is known; beside it the
+ * posterior's mode, found by Newton's method on the same model. Run it without arguments.
  *
  *   w ~ N(0, I), y_i ~ Bernoulli(sigmoid(x_i . w)), the last column of x all ones
  *

@@ -76,8 +76,8 @@ static double number(struct argp_state *state, const char *option, const char *t
     errno = 0;
     double x = strtod(text, &end);
     if (end == text || *end || errno || !(x >= least && x <= greatest) || (whole && x != floor(x)))
-        argp_error(state, "--%s takes a%s number from %g to %g, found '%s'", option, whole ? " whole" : "", least, greatest,
-                   text);
+        argp_error(state, "--%s takes a%s number from %g to %g, found '%s'", option, whole ? " whole" : "", least,
+                   greatest, text);
     return x;
 }
 
@@ -89,7 +89,8 @@ static error_t parse(int key, char *text, struct argp_state *state)
         TEXTS(X)
 #undef X
 #define X(field, type, option, argument, standard, shown, least, greatest, help)                                       \
-    case KEY_##field: o->field = (type)number(state, option, text, (double)(least), (double)(greatest), (type)0.5 == 0); \
+    case KEY_##field:                                                                                                  \
+        o->field = (type)number(state, option, text, (double)(least), (double)(greatest), (type)0.5 == 0);             \
         return 0;
         NUMBERS(X)
 #undef X
@@ -102,8 +103,9 @@ static error_t parse(int key, char *text, struct argp_state *state)
 static const struct argp command = {
     .options = rows,
     .parser = parse,
-    .doc = "Trains a variational autoencoder on MNIST, tells its losses (-ELBO in nats per image) after every epoch, and "
-           "writes pictures.",
+    .doc =
+        "Trains a variational autoencoder on MNIST, tells its losses (-ELBO in nats per image) after every epoch, and "
+        "writes pictures.",
 };
 
 enum { DEVICE_FAILURE = 2, INTERRUPTED = 128 + SIGINT }; /* exit status */
@@ -229,8 +231,8 @@ static int paint(const gallery *g, const char *name, const float *pixels, int co
     char path[4096], why[512];
     if ((size_t)snprintf(path, sizeof path, "%s/%s", g->folder, name) >= sizeof path)
         return failed(g->folder, "the name is too long", "choose another --out");
-    if (picture_grid(path, pixels, count, MNIST_SIDE, MNIST_SIDE, &(picture_options){ .columns = columns, .zoom = 2 }, why,
-                     sizeof why))
+    if (picture_grid(path, pixels, count, MNIST_SIDE, MNIST_SIDE, &(picture_options){ .columns = columns, .zoom = 2 },
+                     why, sizeof why))
         return failed("no picture", why, "make room, or choose another --out"); /* why opens with the path */
     printf("wrote %s\n", path);
     return 0;

@@ -33,8 +33,8 @@ static uint64_t random_word(uint64_t *state)
     return ad__mix(*state);
 }
 
-/* Fisher and Yates from the identity, so that the order of an epoch does not depend on those before. Bounded numbers are
- * the high word of a product (Lemire 2019), whose bias below 2^-40 does not matter here. */
+/* Fisher and Yates from the identity, so that the order of an epoch does not depend on those before. Bounded numbers
+ * are the high word of a product (Lemire 2019), whose bias below 2^-40 does not matter here. */
 static void shuffle(loader *l)
 {
     uint64_t state = ad__mix(l->seed + 0x632be59bd9b4e019u) ^ l->epoch;
@@ -117,8 +117,8 @@ loader *loader_new(const uint8_t *rows, int64_t count, int64_t width, const load
     ad_context *c = ad__current();
     if (!c) return NULL;
     if (!rows || count < 1 || width < 1 || o->batch_size < 0 || width > ((int64_t)1 << 40) / count) {
-        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "loader_new: %lld rows of %lld bytes in minibatches of %lld", (long long)count,
-                 (long long)width, (long long)o->batch_size);
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "loader_new: %lld rows of %lld bytes in minibatches of %lld",
+                 (long long)count, (long long)width, (long long)o->batch_size);
         return NULL;
     }
     loader *l = ad__allocate(c, NULL, sizeof *l);

@@ -7,8 +7,8 @@
  *         while (loader_next(train, &x)) loss += svi_step(s, &v, x);
  *     loader_free(train);
  *
- * The last minibatch of an epoch holds what remains and may be smaller. The order is a function of seed and epoch alone.
- * After the first epoch nothing is allocated.
+ * The last minibatch of an epoch holds what remains and may be smaller. The order is a function of seed and epoch
+ * alone. After the first epoch nothing is allocated.
  *
  * On the CPU, rows are gathered and converted by loader_next. On a GPU the rows are copied to it as bytes by
  * loader_new, the order (8 bytes a row) at the beginning of each epoch, and kernels gather, convert and batch: no pixel
@@ -36,9 +36,9 @@ typedef struct loader_options {
 AD_API loader *loader_new(const uint8_t *rows, int64_t count, int64_t width, const loader_options *options);
 AD_API void loader_free(loader *l); /* NULL is allowed */
 
-/* The next minibatch of the epoch, (B, width) with byte b as b / 255, in *x; false at the end of the epoch, and after an
- * error (see ad_error); the call after that begins the next epoch. *x is the loader's: it stays valid, and its content
- * stands until the next call. */
+/* The next minibatch of the epoch, (B, width) with byte b as b / 255, in *x; false at the end of the epoch, and after
+ * an error (see ad_error); the call after that begins the next epoch. *x is the loader's: it stays valid, and its
+ * content stands until the next call. */
 AD_API bool loader_next(loader *l, ad_tensor **x);
 
 AD_API int64_t loader_count(const loader *l);   /* rows in an epoch */

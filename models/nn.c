@@ -27,12 +27,15 @@ static ad_tensor *linear(const char *name, ad_tensor *x, int64_t out, bool bias)
     if (ad_rank(x) < 1 || out < 1) {
         ad_shape s = ad_shape_of(x);
         ad_fail(AD_ERROR_SHAPE, "x needs a last dimension of features, and the layer at least one output",
-                "layer \"%s\": x has shape %s, %lld outputs are asked for", name, ad__shape_text(c, &s), (long long)out);
+                "layer \"%s\": x has shape %s, %lld outputs are asked for", name, ad__shape_text(c, &s),
+                (long long)out);
         return AD_NIL;
     }
     int64_t in = ad_dim(x, -1);
     double bound = in > 0 ? 1 / sqrt((double)in) : 0;
-    ppl_param_args w = { .name = weight_name, .shape = AD_SHAPE(out, in), .init = ppl_uniform(-bound, bound), .at_ = at };
+    ppl_param_args w = {
+        .name = weight_name, .shape = AD_SHAPE(out, in), .init = ppl_uniform(-bound, bound), .at_ = at
+    };
     ppl_param_args b = { .name = bias_name, .shape = AD_SHAPE(out), .init = ppl_uniform(-bound, bound), .at_ = at };
     ad_tensor *weight = ppl_param_site(&w);
     return ad_linear(x, weight, bias ? ppl_param_site(&b) : NULL);

@@ -16,17 +16,18 @@
 extern "C" {
 #endif
 
-/* x (B..., D) -> x W^T + b (B..., H), with the parameters <name>.weight (H, D) and <name>.bias (H), both at first uniform
- * in (-1/sqrt(D), 1/sqrt(D)), as torch.nn.Linear has them. */
+/* x (B..., D) -> x W^T + b (B..., H), with the parameters <name>.weight (H, D) and <name>.bias (H), both at first
+ * uniform in (-1/sqrt(D), 1/sqrt(D)), as torch.nn.Linear has them. */
 AD_API ad_tensor *nn_linear(const char *name, ad_tensor *x, int64_t out_features);
 /* The same without a bias. */
 AD_API ad_tensor *nn_linear_unbiased(const char *name, ad_tensor *x, int64_t out_features);
 
 typedef ad_tensor *nn_activation(ad_tensor *x); /* ad_softplus, ad_relu, ad_tanh, ... or one of yours */
 
-/* A chain of n linear layers <name>.0, <name>.1, ... of the given widths, with the activation between them and none after
- * the last: x (B..., D) -> (B..., widths[n - 1]). In C: nn_mlp("net", x, ad_relu, 400, 400, 10). */
-AD_API ad_tensor *nn_mlp_widths(const char *name, ad_tensor *x, nn_activation *activation, const int64_t *widths, int n);
+/* A chain of n linear layers <name>.0, <name>.1, ... of the given widths, with the activation between them and none
+ * after the last: x (B..., D) -> (B..., widths[n - 1]). In C: nn_mlp("net", x, ad_relu, 400, 400, 10). */
+AD_API ad_tensor *nn_mlp_widths(const char *name, ad_tensor *x, nn_activation *activation, const int64_t *widths,
+                                int n);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,5 @@
-/* The variational autoencoder; vae.h derives it. Its functions are run by svi_step, and by programs inside an ad_scope. */
+/* The variational autoencoder; vae.h derives it. Its functions are run by svi_step, and by programs inside an
+ * ad_scope. */
 #include "models/vae.h"
 
 #include "models/nn.h"

@@ -1,7 +1,7 @@
 /* The variational autoencoder: a ready model and guide (Kingma and Welling, "Auto-Encoding Variational Bayes", 2013).
  *
- * An image x of D pixels is explained by Z hidden numbers z. With theta the parameters of the decoder and phi those of the
- * encoder,
+ * An image x of D pixels is explained by Z hidden numbers z. With theta the parameters of the decoder and phi those of
+ * the encoder,
  *
  *   prior       p(z)           = N(z; 0, I)
  *   decoder     p_theta(x | z) = product over pixels of Bernoulli(x_i; mu_i),   mu = sigmoid(fc21(softplus(fc1(z))))
@@ -13,9 +13,9 @@
  *   ELBO           = E_q[log p(x, z) - log q(z | x)]
  *                  = E_q[log p(x | z)] - KL(q(z | x) || p(z)),
  *
- * the KL divergence from the encoder to the exact posterior being nonnegative. Raising the ELBO in theta makes the images
- * likely, in phi brings q near the posterior. svi_step lowers the loss -ELBO, summed over the images of the minibatch,
- * by one draw z = loc + scale eps, eps ~ N(0, I), through which gradients reach phi.
+ * the KL divergence from the encoder to the exact posterior being nonnegative. Raising the ELBO in theta makes the
+ * images likely, in phi brings q near the posterior. svi_step lowers the loss -ELBO, summed over the images of the
+ * minibatch, by one draw z = loc + scale eps, eps ~ N(0, I), through which gradients reach phi.
  *
  * Sites: "latent" (B, Z) and "obs" (B, D) in plate "data" (B images); modules "encoder" and "decoder", so that the
  * parameters are encoder$$$fc1.weight (H, D), encoder$$$fc21.weight (Z, H), ..., decoder$$$fc21.weight (D, H).

@@ -40,8 +40,8 @@ ppl_module_scope ppl_module_begin(const char *name)
         return s;
     }
     if (strstr(name, divider)) {
-        ad__fail(c, AD_ERROR_ARGUMENT, "nest one ppl_module in another", "module \"%s\": a module's name must not contain \"%s\"",
-                 name, divider);
+        ad__fail(c, AD_ERROR_ARGUMENT, "nest one ppl_module in another",
+                 "module \"%s\": a module's name must not contain \"%s\"", name, divider);
         return s;
     }
     int32_t id = ad__name(c, name);

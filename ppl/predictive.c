@@ -170,8 +170,8 @@ static bool keep(ad_context *c, ppl_predictive *p, const trace *t, int64_t draw)
     return ad__ok(c);
 }
 
-/* One run of guide and model on a tape of its own. draw -1 keeps all draws of the plate around it; PLACES keeps none but
- * makes room for them, and learns how many batch dimensions the model's own plates claim. */
+/* One run of guide and model on a tape of its own. draw -1 keeps all draws of the plate around it; PLACES keeps none
+ * but makes room for them, and learns how many batch dimensions the model's own plates claim. */
 enum { PLACES = -2 };
 static bool run(ad_context *c, ppl_predictive *p, int n, const ppl_arg *args, uint64_t stream, uint64_t ordinal,
                 int64_t draw, ppl_plate_args *around)

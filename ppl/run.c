@@ -1,5 +1,6 @@
 /* Many steps at once: a step is recorded and held, and its program runs again while its arguments stay alike. Called by
- * the user's loop. The held tape is off the context's stack while user code runs, so that nothing is recorded into it. */
+ * the user's loop. The held tape is off the context's stack while user code runs, so that nothing is recorded into
+ * it. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -110,7 +111,8 @@ static void compare(ad_context *c, const held *h, int64_t numbers)
         }
         if (op == OP_input || slot >= numbers || !memcmp(&now->scalar[slot], &before->scalar[slot], sizeof(double)))
             continue;
-        for (node_id k = op == OP_scalar ? i + 1 : i; k < n && ad__ok(c); k++) { /* its reader tells more than a number */
+        for (node_id k = op == OP_scalar ? i + 1 : i; k < n && ad__ok(c);
+             k++) { /* its reader tells more than a number */
             bool reads = k == i;
             for (int j = 0; j < now->node[k].n_inputs && op == OP_scalar; j++)
                 reads |= ad__inputs(now, k)[j] == i;

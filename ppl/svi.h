@@ -99,14 +99,13 @@ typedef struct svi_run_options {
     ppl_source at_;
 } svi_run_options;
 
-/* Many steps, with the losses of as many calls of svi_step to the bit, at little more than the cost of their arithmetic: steps
- * whose arguments are those of the step before, or tensors of the same shapes in their place, run again what was
- * recorded, and the model is not called. So it must record the same again: it is called once more before the second of
- * such steps and after the last, and an operation or number that differs is an error that names it. Numbers that change
- * go through arguments (that step is recorded) or the optimiser's schedule. A model that reads values is recorded at
- * every step.
- * Returns the mean loss of the steps made. At the first error, or loss that is not finite, the run ends: NAN, with
- * everything as after the last good step. */
+/* Many steps, with the losses of as many calls of svi_step to the bit, at little more than the cost of their
+ * arithmetic: steps whose arguments are those of the step before, or tensors of the same shapes in their place, run
+ * again what was recorded, and the model is not called. So it must record the same again: it is called once more before
+ * the second of such steps and after the last, and an operation or number that differs is an error that names it.
+ * Numbers that change go through arguments (that step is recorded) or the optimiser's schedule. A model that reads
+ * values is recorded at every step. Returns the mean loss of the steps made. At the first error, or loss that is not
+ * finite, the run ends: NAN, with everything as after the last good step. */
 AD_API double svi_run_steps(svi *s, svi_run_options options);
 
 /* What went wrong in the last step, run or evaluation, "" if nothing; valid until the next one. */

@@ -65,7 +65,8 @@ START_TEST(expand_draws_independently)
         for (int i = 1; i < N; i++) ck_assert_double_ne(x[i], x[i - 1]);
         NEAR(sum / N, 1, 0.2);
         ck_assert_ptr_eq(dist_expand(d, AD_SHAPE(N)), d);
-        distribution *e = dist_expand(dist_to_event(dist_set_rsample(dist_normal(ad_zeros(3), 1), false), 1), AD_SHAPE(2, 5));
+        distribution *e =
+            dist_expand(dist_to_event(dist_set_rsample(dist_normal(ad_zeros(3), 1), false), 1), AD_SHAPE(2, 5));
         SHAPE_IS(dist_batch_shape(e), 2, 5);
         SHAPE_IS(dist_event_shape(e), 3);
         SHAPE_IS(ad_shape_of(dist_sample(e, 0)), 2, 5, 3);
@@ -247,7 +248,8 @@ START_TEST(divergences_in_closed_form)
         };
         for (int i = 0; i < 3; i++) {
             double low = i == 2 ? 0 : -30, h = (30 - low) / 60000;
-            NEAR(ad_item(dist_kl(pairs[i][0], pairs[i][1])), kl_by_sum(pairs[i][0], pairs[i][1], low, 30, 60001, h), 1e-3);
+            NEAR(ad_item(dist_kl(pairs[i][0], pairs[i][1])), kl_by_sum(pairs[i][0], pairs[i][1], low, 30, 60001, h),
+                 1e-3);
             NEAR(ad_item(dist_kl(pairs[i][0], pairs[i][0])), 0, 1e-15);
         }
         NEAR(ad_item(dist_kl(pairs[0][0], pairs[0][1])), log(1.9 / 0.7) + (0.49 + 0.64) / (2 * 3.61) - 0.5, 1e-15);
@@ -258,7 +260,8 @@ START_TEST(divergences_in_closed_form)
         distribution *three[] = { dist_categorical(ad_from(((double[]){ 1, 2, 5 }), AD_SHAPE(3))),
                                   dist_categorical_logits(ad_from(((double[]){ 0.3, -1, 0.1 }), AD_SHAPE(3))) };
         for (int i = 0; i < 4; i++)
-            NEAR(ad_item(dist_kl(three[i / 2], three[i % 2])), kl_by_sum(three[i / 2], three[i % 2], 0, 2, 3, 1), 1e-14);
+            NEAR(ad_item(dist_kl(three[i / 2], three[i % 2])), kl_by_sum(three[i / 2], three[i % 2], 0, 2, 3, 1),
+                 1e-14);
         fine();
     }
     ad_scope {

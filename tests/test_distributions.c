@@ -1,6 +1,6 @@
 /* The registry of distributions: every class against reference values, finite differences, quadrature, its own sampler,
- * bad parameters and values outside its support. A new row of registry.def needs cases in golden/distributions.py, and is
- * tested here without another line. */
+ * bad parameters and values outside its support. A new row of registry.def needs cases in golden/distributions.py, and
+ * is tested here without another line. */
 #include "tests/fixture.h"
 
 #include <math.h>
@@ -67,7 +67,8 @@ static double log_prob_at(const dist_class *of, const golden *g, double x)
     return lp;
 }
 
-/* Calls f for every case of the i-th class; a class without cases fails. Deltas have no density: test_dist.c has them. */
+/* Calls f for every case of the i-th class; a class without cases fails. Deltas have no density: test_dist.c has
+ * them. */
 static void each_case(int i, void (*f)(const dist_class *of, const golden *g))
 {
     const dist_class *of = dist_class_at(i);
@@ -167,7 +168,9 @@ static void tabulate(const dist_class *of, const golden *g)
     made m = make(of, g);
     dist_constraint support = dist_support(m.d);
     if (of->discrete) {
-        n_points = support.kind == DIST_BOOLEAN ? 2 : support.kind == DIST_INTEGER_INTERVAL ? (int)support.upper + 1 : 1000;
+        n_points = support.kind == DIST_BOOLEAN            ? 2
+                   : support.kind == DIST_INTEGER_INTERVAL ? (int)support.upper + 1
+                                                           : 1000;
         for (int i = 0; i < n_points; i++) {
             points[i] = i;
             weights[i] = 1;
@@ -348,8 +351,8 @@ static void pathwise(const dist_class *of, const golden *g)
             slope += (up[k] - down[k]) / (2 * h);
             size += fabs(up[k] - down[k]) / (2 * h);
         }
-        ck_assert_msg(fabs(got[i] - slope) <= 1e-7 * fmax(size, 1), "%s: d draws / d %s is %.12g, should be %.12g", g->name,
-                      of->parameter[i].name, got[i], slope);
+        ck_assert_msg(fabs(got[i] - slope) <= 1e-7 * fmax(size, 1), "%s: d draws / d %s is %.12g, should be %.12g",
+                      g->name, of->parameter[i].name, got[i], slope);
         ck_assert_double_eq(stopped[i], 0);
     }
 }

@@ -88,8 +88,8 @@ static void scaled_model(ad_tensor *x) /* as if the data were there three times 
 }
 static distribution *q(const char *loc, const char *scale, bool pathwise)
 {
-    distribution *d = dist_normal(ppl_param(loc, AD_SCALAR),
-                                  ppl_param(scale, AD_SCALAR, .init = ppl_constant(0.5), .constraint = dist_positive()));
+    distribution *d = dist_normal(ppl_param(loc, AD_SCALAR), ppl_param(scale, AD_SCALAR, .init = ppl_constant(0.5),
+                                                                       .constraint = dist_positive()));
     return dist_set_rsample(d, pathwise);
 }
 static void pathwise_guide(ad_tensor *x)
@@ -129,7 +129,8 @@ START_TEST(scaled)
 END_TEST
 START_TEST(subsampled) /* looped: every particle draws members of its own */
 {
-    const coordinate p[] = { { "loc", REAL, 0.4, (N + 1) * 0.4 - sum() }, { "scale", POSITIVE, 0.6, (N + 1) * 0.36 - 1 } };
+    const coordinate p[] = { { "loc", REAL, 0.4, (N + 1) * 0.4 - sum() },
+                             { "scale", POSITIVE, 0.6, (N + 1) * 0.36 - 1 } };
     unbiased(subsampled_model, pathwise_guide, LOOPED(elbo_trace), p, 2);
     unbiased(subsampled_model, score_guide, LOOPED(elbo_trace), p, 2);
     unbiased(subsampled_model, pathwise_guide, LOOPED(elbo_mean_field), p, 2);

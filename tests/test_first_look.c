@@ -77,7 +77,8 @@ END_TEST
 START_TEST(data_that_turns_bad_is_blamed)
 {
     svi *s = make();
-    ck_assert(isfinite(svi_step(s, good)));
+    for (int i = 0; i < 3; i++) /* now there is a plan: nobody looks any more */
+        ck_assert(isfinite(svi_step(s, good)));
     ck_assert(isnan(svi_step(s, bad)));
     says(svi_error(s), "Encountered inf: loss; the model's site \"x\" (exponential) has log-density -inf");
     says(svi_error(s), "outside what the distribution allows");
@@ -87,7 +88,7 @@ END_TEST
 
 /* ---- what it costs ----------------------------------------------------------------------------------------------- */
 
-/* One plan a program, as if nobody had looked, also when the model has read a value before; then nothing at all. */
+/* As many plans as if nobody had looked, also when the model has read a value before; with a plan nothing at all. */
 START_TEST(the_look_leaves_no_trace)
 {
     for (int i = 0; i < 2; i++) {
@@ -97,13 +98,13 @@ START_TEST(the_look_leaves_no_trace)
         ck_assert(isfinite(svi_step(s, good)));
         ad_counters first = ad_count();
         ck_assert_uint_eq(first.misses - before.misses, 1 + reads);
-        ck_assert(isfinite(svi_step(s, good)));
+        for (int k = 0; k < 3; k++)
+            ck_assert(isfinite(svi_step(s, good)));
         before = ad_count();
-        ck_assert_uint_eq(before.misses, first.misses);
-        ck_assert_uint_eq(before.hits - first.hits, 1 + reads);
         for (int k = 0; k < 20; k++)
             ck_assert(isfinite(svi_step(s, good)));
         ck_assert_uint_eq(ad_count().allocations, before.allocations);
+        ck_assert_uint_eq(ad_count().misses, before.misses);
         svi_free(s);
     }
     reads = false;

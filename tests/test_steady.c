@@ -218,7 +218,8 @@ static training training_begin(uint64_t seed, int threads)
     ppl_seed(seed);
     mnist_options digits = { .synthetic = true, .train = IMAGES, .test = 1 };
     ck_assert_msg(!mnist_open(&t.data, &digits, why, sizeof why), "%s", why);
-    t.train = loader_new(t.data.train.images, IMAGES, MNIST_PIXELS, &(loader_options){ .batch_size = BATCH, .seed = 1 });
+    t.train =
+        loader_new(t.data.train.images, IMAGES, MNIST_PIXELS, &(loader_options){ .batch_size = BATCH, .seed = 1 });
     t.s = svi_new(vae_model, vae_guide, .args = PPL_ARGS(vae *, ad_tensor *), .optim = optim_adam(.lr = 1e-3));
     ck_assert_msg(t.train && t.s, "%s", ad_error());
     return t;

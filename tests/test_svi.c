@@ -447,11 +447,13 @@ static void empty_guide(int *what)
 }
 START_TEST(steps_do_not_nest)
 {
-    static const char *const words[] = { "", "svi_step inside a model", "svi_evaluate inside a model", "svi_free inside a model" };
+    static const char *const words[] = { "", "svi_step inside a model", "svi_evaluate inside a model",
+                                         "svi_free inside a model" };
     self = svi_new(nesting_model, empty_guide, .args = PPL_ARGS(int *), .optim = optim_adam());
     for (int what = 3; what >= 0; what--) {
         double loss = svi_step(self, &what);
-        ck_assert_msg(what ? isnan(loss) && strstr(svi_error(self), words[what]) : isfinite(loss), "%d: %s", what, svi_error(self));
+        ck_assert_msg(what ? isnan(loss) && strstr(svi_error(self), words[what]) : isfinite(loss), "%d: %s", what,
+                      svi_error(self));
     }
     svi_free(self);
 }

@@ -22,8 +22,8 @@ static void check(const ppl_message *m)
     double x;
     char text[80];
     if (id >= 0 && dist__number(c, id, &x) && !dist_constraint_holds(set, x))
-        ad__fail(c, AD_ERROR_SUPPORT, NULL, "parameter \"%s\": ppl_substitute gives it %g, and it must be %s", m->name, x,
-                 dist_constraint_describe(set, text, sizeof text));
+        ad__fail(c, AD_ERROR_SUPPORT, NULL, "parameter \"%s\": ppl_substitute gives it %g, and it must be %s", m->name,
+                 x, dist_constraint_describe(set, text, sizeof text));
 }
 
 static void process(ppl_handler *h, ppl_message *m)

@@ -1,5 +1,5 @@
-/* The benchmark program: times the rows that the other files add and writes one JSON object for each on standard output.
- * Run by people, and by peers.py (--serve), which lets it alternate with other programs on the same work. */
+/* The benchmark program: times the rows that the other files add and writes one JSON object for each on standard
+ * output. Run by people, and by peers.py (--serve), which lets it alternate with other programs on the same work. */
 #include "tests/bench/bench.h"
 
 #include <argp.h>
@@ -51,8 +51,9 @@ static const struct argp_option option_rows[] = {
     { "threads", 't', "N", 0, "threads of the steps; operations are always timed on one (default: 1)", 0 },
     { "repeat", 'r', "N", 0, "samples behind each median; a sample lasts a few milliseconds (default: 15)", 0 },
     { "data", 'd', "DIR", 0, "MNIST's folder for the steps on pictures (default: drawn digits)", 0 },
-    { "serve", KEY_SERVE, NULL, 0, "of the first row chosen: for each line N on standard input, write the median of N more "
-      "samples, in microseconds", 0 },
+    { "serve", KEY_SERVE, NULL, 0,
+      "of the first row chosen: for each line N on standard input, write the median of N more samples, in "
+      "microseconds", 0 },
     { "first-step", KEY_FIRST_STEP, NULL, OPTION_HIDDEN, "", 0 },
     { NULL, 0, NULL, 0, NULL, 0 }
 };
@@ -86,8 +87,9 @@ static error_t parse(int key, char *text, struct argp_state *state)
 static const struct argp command = {
     .options = option_rows,
     .parser = parse,
-    .doc = "Times Taper. Each line is a JSON object: median_us and min_us are microseconds per unit (a step, a recorded op, "
-           "a kernel's call); of_ceiling compares the rate with multiply-adds, or with copying of equal size, on this machine.",
+    .doc = "Times Taper. Each line is a JSON object: median_us and min_us are microseconds per unit (a step, a "
+           "recorded op, a kernel's call); of_ceiling compares the rate with multiply-adds, or with copying of equal "
+           "size, on this machine.",
 };
 
 /* ---- timing ------------------------------------------------------------------------------------------------------ */

@@ -1,5 +1,5 @@
-/* The benchmark program's rows, and what its files share. bench.c times rows and writes lines; every other file adds the
- * rows of one subject. Rows run one after another, each in a context of its own, which is the current one. */
+/* The benchmark program's rows, and what its files share. bench.c times rows and writes lines; every other file adds
+ * the rows of one subject. Rows run one after another, each in a context of its own, which is the current one. */
 #ifndef TESTS_BENCH_BENCH_H
 #define TESTS_BENCH_BENCH_H
 
@@ -13,12 +13,14 @@ typedef struct bench_row {
     int threads; /* of its context; 0: what --threads says */
     int plans;   /* most plans in its context's cache; 0: the usual number */
 
-    /* Makes the row's state, which `close` ends; NULL after an error, with the reason in ad_error(). All may be NULL. */
+    /* Makes the row's state, which `close` ends; NULL after an error, with the reason in ad_error(). All may be
+     * NULL. */
     void *(*open)(const struct bench_row *row);
     void (*close)(void *state);
     /* Does n units; false after an error. */
     bool (*run)(void *state, int64_t n);
-    /* Instead of run, for what a stopwatch around n units cannot tell: the microseconds of one unit, NAN after an error. */
+    /* Instead of run, for what a stopwatch around n units cannot tell: the microseconds of one unit, NAN after an
+     * error. */
     double (*sample)(void *state);
     /* Adds keys to the row's line, as `,"key":value`. May be NULL. */
     void (*tell)(void *state, FILE *out, double median_us);
@@ -47,7 +49,8 @@ bool bench_first_step(void);
 double bench_peak_gflops(void);
 double bench_copy_gbs(double bytes);
 
-/* images (count, 784) of digits in [0, 1], MNIST's from --data or drawn ones, made once; NULL with a message on stderr. */
+/* images (count, 784) of digits in [0, 1], MNIST's from --data or drawn ones, made once; NULL with a message on
+ * stderr. */
 const float *bench_digits(int64_t count);
 
 #endif

@@ -1,5 +1,5 @@
-/* What the machine can do on one thread: the ceilings that rates of operations are compared with. Called by bench.c, and
- * rows of their own. Nothing here uses the library's kernels. */
+/* What the machine can do on one thread: the ceilings that rates of operations are compared with. Called by bench.c,
+ * and rows of their own. Nothing here uses the library's kernels. */
 #include "tests/bench/bench.h"
 
 #include <math.h>

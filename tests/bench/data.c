@@ -24,7 +24,8 @@ const float *bench_digits(int64_t count)
         held = count;
         for (int64_t i = 0; i < count; i++) /* a small data set is gone through again */
             for (int p = 0; p < MNIST_PIXELS; p++)
-                pixels[i * MNIST_PIXELS + p] = (float)data.train.images[i % data.train.count * MNIST_PIXELS + p] / 255.0f;
+                pixels[i * MNIST_PIXELS + p] =
+                    (float)data.train.images[i % data.train.count * MNIST_PIXELS + p] / 255.0f;
     }
     mnist_close(&data);
     return grown;

@@ -1,5 +1,5 @@
-/* Steps of SVI, whole: the variational autoencoder on pictures, and three small models where what counts is everything but
- * arithmetic. peers.py states the same models for other libraries. Called by bench.c. */
+/* Steps of SVI, whole: the variational autoencoder on pictures, and three small models where what counts is everything
+ * but arithmetic. peers.py states the same models for other libraries. Called by bench.c. */
 #include "autodiff/tape.h"
 #include "models/vae.h"
 #include "tests/bench/bench.h"
@@ -99,7 +99,8 @@ static void regression_data(data *d)
 }
 static void schools_data(data *d)
 {
-    static const float effect[SCHOOLS] = { 28, 8, -3, 7, -1, 1, 18, 12 }, error[SCHOOLS] = { 15, 10, 16, 11, 9, 11, 10, 18 };
+    static const float effect[SCHOOLS] = { 28, 8, -3, 7, -1, 1, 18, 12 },
+                       error[SCHOOLS] = { 15, 10, 16, 11, 9, 11, 10, 18 };
     d->x_shape = d->y_shape = AD_SHAPE(SCHOOLS);
     for (int i = 0; i < SCHOOLS; i++) d->x[i] = effect[i], d->y[i] = error[i];
 }
@@ -200,7 +201,8 @@ static void tell_nodes(void *state, FILE *out, double median_us)
 
 /* ---- models that grow -------------------------------------------------------------------------------------------- */
 
-/* A random walk seen at each of its steps; one that is never as long as the one before is planned anew at every step. */
+/* A random walk seen at each of its steps; one that is never as long as the one before is planned anew at every
+ * step. */
 enum { SHORTEST = 50, LENGTHS = 400, STRIDE = 7, LONGEST = SHORTEST + LENGTHS };
 typedef struct walk {
     svi *s;
@@ -371,7 +373,9 @@ static void add_training(void)
     const char *device = getenv("TAPER_DEVICE");
     size_t n = device && *device && strcmp(device, "cpu") ? sizeof steps / sizeof *steps : LARGE;
     for (size_t i = 0; i < n; i++) {
-        bench_row step = { .open = open_training, .close = close_training, .run = run_training, .what = &steps[i].batch };
+        bench_row step = {
+            .open = open_training, .close = close_training, .run = run_training, .what = &steps[i].batch
+        };
         for (int k = 0; k < PRODUCTS; k++) step.flops += flops_of(&products[k], steps[i].batch);
         bench_row all = { .open = open_alone, .close = close_alone, .run = run_alone, .what = &steps[i] };
         all.flops = step.flops;
@@ -413,7 +417,8 @@ void bench_add_models(void)
                             .run = run_missing, .tell = tell_nodes, .what = &small_models[0] });
     bench_add(&(bench_row){ .name = "plan_build", .threads = 1, .plans = 1, .open = open_missing, .close = close_small,
                             .sample = sample_building, .tell = tell_nodes, .what = &small_models[0] });
-    bench_add(&(bench_row){ .name = "length/varying", .open = open_walk, .close = close_walk, .sample = sample_varying });
+    bench_add(
+        &(bench_row){ .name = "length/varying", .open = open_walk, .close = close_walk, .sample = sample_varying });
     bench_add(&(bench_row){ .name = "length/repeating", .open = open_walk, .close = close_walk,
                             .sample = sample_repeating });
 }

@@ -1,5 +1,5 @@
-/* Every operation: the elementwise ones from ops.def as the CPU's kernels run them, a tile at a time; the structured ones as
- * plans of one node at the sizes of the autoencoder's step. On one thread. Called by bench.c. */
+/* Every operation: the elementwise ones from ops.def as the CPU's kernels run them, a tile at a time; the structured
+ * ones as plans of one node at the sizes of the autoencoder's step. On one thread. Called by bench.c. */
 #include "autodiff/cpu/cpu.h"
 #include "tests/bench/bench.h"
 
@@ -59,7 +59,8 @@ typedef struct operands {
     ad_tensor *(*record)(const struct operands *o);
 } operands;
 
-/* name, elements of the larger of operand and result, floats read and written, multiply-adds, the recorded expression */
+/* name, elements of the larger of operand and result, floats read and written, multiply-adds, the recorded
+ * expression */
 #define STRUCTURED(X)                                                                                                  \
     X(cast_real, B * D, 1.25 * B * D, 0, ad_cast_real(o->bytes))                                                       \
     X(random_normal, B * D, 1.0 * B * D, 0, ad_random_normal(AD_SHAPE(B, D), 0))                                       \
