@@ -43,8 +43,7 @@ AD_API ad_tensor *ppl_factor_site(ppl_source at, const char *name, ad_tensor *lo
 /* Records a value under a name: it is in traces and predictions but has no density. */
 AD_API ad_tensor *ppl_deterministic_site(ppl_source at, const char *name, ad_tensor *value);
 
-/* ---- parameters ----------------------------------------------------------------------------------------------------
- */
+/* ---- parameters ------------------------------------------------------------------------------------------------- */
 
 /* How a parameter begins: a description, drawn when the parameter is made and never again. Draws depend on the seed and
  * the parameter's name alone. Values are constrained ones, as the model sees them. */
@@ -88,8 +87,7 @@ AD_API const char *ppl_param_name(int64_t i); /* in order of first visit, NULL b
 /* Ends the parameters whose names match (* stands for any text, ? for one character); NULL: all. Returns how many. */
 AD_API int64_t ppl_param_delete(const char *pattern);
 
-/* ---- plates --------------------------------------------------------------------------------------------------------
- */
+/* ---- plates ----------------------------------------------------------------------------------------------------- */
 
 enum { PPL_ANY_SIZE = -1 }; /* a plate that only claims its dimension */
 

@@ -93,8 +93,7 @@ int32_t ppl__prefixed(ad_context *c, ppl_state *st, const char *name);
 /* Removes the handlers above depth, innermost first. */
 void ppl__unwind(ppl_state *st, int64_t depth);
 
-/* ---- default actions of messages ------------------------------------------------------------------------------------
- */
+/* ---- default actions of messages -------------------------------------------------------------------------------- */
 
 void ppl__draw(ad_context *c, ppl_state *st, ppl_message *m);        /* of a sample site */
 void ppl__param_value(ad_context *c, ppl_state *st, ppl_message *m); /* of a parameter */
