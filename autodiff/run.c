@@ -277,6 +277,11 @@ bool ad__run(ad_context *c, const run_request *r, bool *finite)
 {
     if (finite) *finite = true;
     if (!ad__ok(c)) return false;
+    if (r->once && !c->backend->interpret) { /* what had to be compiled is kept */
+        run_request kept = *r;
+        kept.once = false;
+        return ad__run(c, &kept, finite);
+    }
     tape *t = c->tape;
     bool known = r->serial && c->n_plans && c->plans[0]->serial == *r->serial;
     if (!known && !append_run(c, t, r)) return false;

@@ -266,7 +266,7 @@ typedef struct run_request {
     int n_roots;
     bool final;           /* nothing of this tape is used afterwards but the roots */
     bool commit;          /* run the assignments */
-    bool once;            /* neither look for a plan nor keep it; no counter moves */
+    bool once;            /* do not keep the plan, nor count it, unless it had to be compiled */
     const int64_t *attrs; /* what `expand` depends on beside the tape: part of the plan's key */
     int n_attrs;
     /* NULL, or: in, the plan that this very tape and request had, 0 where it may be another; out, the one it has */
