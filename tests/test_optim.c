@@ -130,8 +130,9 @@ START_TEST(states_end_clear)
     svi *s = svi_new(vector_model, nothing, .args = PPL_ARGS(), .optim = optim_adam(.lr = 0.1));
     for (int i = 0; i < 4; i++)
         ck_assert_msg(isfinite(svi_step(s)), "%s", svi_error(s));
-    ppl_state *st = ppl__state(context);
-    ad_tensor *state[] = { ppl__param_find(context, st, "v")->leaf, s->moments[0].state[0], s->moments[0].state[1] };
+    ad_context *c = ad_context_current();
+    ppl_state *st = ppl__state(c);
+    ad_tensor *state[] = { ppl__param_find(c, st, "v")->leaf, s->moments[0].state[0], s->moments[0].state[1] };
     for (int k = 0; k < 3; k++) {
         const double *x = ad_host_data(state[k]);
         ck_assert(x[N - 1] != 0);
