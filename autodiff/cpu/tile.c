@@ -194,6 +194,15 @@ static void run_single_tile(const void *job, int64_t from, int64_t to, int threa
 
 /* ---- programs of many tiles -------------------------------------------------------------------------------------- */
 
+/* Asks for the memory of the tile behind this one. A tile is short for the hardware's guess, and while a member divides or
+ * takes roots, nothing else would ask: an optimiser's update takes three quarters of the time. */
+static inline void fetch_next_tile(const tile_program *t, size_t tile_bytes, char *const *at)
+{
+    for (int32_t j = 0; j < t->n_memories; j++)
+        for (size_t i = 0; i < tile_bytes; i += LINE)
+            __builtin_prefetch(at[t->memory_slot[j]] + tile_bytes + i);
+}
+
 static void run_tiles(const void *job, int64_t from, int64_t to, int thread)
 {
     const cpu_step *s = job;
@@ -207,6 +216,7 @@ static void run_tiles(const void *job, int64_t from, int64_t to, int thread)
     find_slots(s, t, state->scratch + (size_t)thread * state->scratch_each, begin, element, at);
     fill_splats(s, t, end - begin < TILE ? end - begin : TILE, at);
     for (int64_t i = begin; i < end; i += TILE) {
+        fetch_next_tile(t, (size_t)TILE * element, at);
         run_tile(s, t, i, end - i < TILE ? end - i : TILE, element, at);
         for (int32_t j = 0; j < t->n_memories; j++)
             at[t->memory_slot[j]] += (size_t)TILE * element;
