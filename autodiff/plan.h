@@ -84,7 +84,7 @@ size_t ad__plan_bytes(const plan *p, int32_t id); /* of a node's value */
     X(COMMON, "common", "equal nodes are computed once")                                                               \
     X(FUSE, "fuse", "elementwise nodes of one shape run together, tile by tile")                                       \
     X(SINK, "sink", "an item with one reader moves into it")                                                           \
-    X(PAIR, "pair", "a softplus and its gradient's sigmoid share their exponential")                                   \
+    X(PAIR, "pair", "a value and its gradient share their exponential: softplus and sigmoid, say")                    \
     X(OVERWRITE, "overwrite", "an assigned value is written straight into its state")                                  \
     X(REUSE, "reuse", "values whose lives do not overlap share memory")                                        \
     X(LEAN, "lean", "a program seen for the first time is interpreted as it stands")

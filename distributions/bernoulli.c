@@ -9,8 +9,7 @@ static T sample(const dist_object *d, const ad_shape *shape, int draw)
 /* x l - log(1 + e^l), l = logit(probs) */
 static T log_prob(const dist_object *d, T x)
 {
-    T l = (ad_logit_clamped)(d->parameter[0]);
-    return (ad_sub)((ad_mul)(x, l), (ad_softplus)(l));
+    return (ad_bernoulli_log_density)(x, (ad_logit_clamped)(d->parameter[0]));
 }
 
 static T mean(const dist_object *d) { return d->parameter[0]; }

@@ -11,7 +11,7 @@ static T sample(const dist_object *d, const ad_shape *shape, int draw)
 /* x l - log(1 + e^l) */
 static T log_prob(const dist_object *d, T x)
 {
-    return (ad_sub)((ad_mul)(x, d->parameter[0]), (ad_softplus)(d->parameter[0]));
+    return (ad_bernoulli_log_density)(x, d->parameter[0]);
 }
 
 static T mean(const dist_object *d) { return probs(d); }

@@ -64,6 +64,8 @@ static inline double form_root(double b, double c, double d) { return sqrt(b) * 
     FORM(ge, a >= b, 0, 0, 0, 0)                                                                                       \
     FORM(chain, a == 0 ? 0 : a * b, b, a, 0, 0)                                                                        \
     FORM(xlogy, a == 0 ? 0 : a * log(b), log(b), a / b, 0, 0)                                                          \
+    FORM(bernoulli_log_density, a *b - form_softplus(b), b, a - form_sigmoid(b), 0, 0)                                 \
+    FORM(bernoulli_score, a - form_sigmoid(b), 1, -form_sigmoid(b) * form_sigmoid(-b), 0, 0)                           \
     FORM(where, a != 0 ? b : c, 0, a != 0, a == 0, 0)                                                                  \
     FORM(clamp, a < b ? b : a > c ? c : a, a >= b && a <= c, a < b, a > c, 0)                                          \
     FORM(within, a >= b && a <= c, 0, 0, 0, 0)                                                                         \

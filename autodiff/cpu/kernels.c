@@ -97,33 +97,50 @@ enum { LINE = 64 / sizeof(real) };
     }
 #include "autodiff/ops.def"
 
-/* A softplus forwards and its gradient's sigmoid. */
-static void softplus_and_sigmoid(int64_t n, void *out_, const void *x_, const void *second, const void *c_,
-                                 const void *d_)
-{
-    (void)c_, (void)d_;
-    real *softplus = out_, *sigmoid = (real *)second;
-    const real *xs = x_;
-    LOOP
-    {
-        real x = xs[i];
-        softplus[i] = real_softplus(x);
-        sigmoid[i] = real_sigmoid(x);
+/* The formulas by name, and from them the pairs: what two have in common the compiler computes once. */
+#define AD_OP1(name, formula, ...)                                                                                     \
+    REAL_FN real formula_##name(real x)                                                                                \
+    {                                                                                                                  \
+        return formula;                                                                                                \
     }
-}
+#define AD_OP2(name, formula, ...)                                                                                     \
+    REAL_FN real formula_##name(real a, real b)                                                                        \
+    {                                                                                                                  \
+        return formula;                                                                                                \
+    }
+#define PAIR(first, second, OPERANDS, ...)                                                                             \
+    ELEMENTWISE(pair_##first)                                                                                          \
+    {                                                                                                                  \
+        (void)b_, (void)c_;                                                                                            \
+        real *out = out_, *beside = (real *)(uintptr_t)d_;                                                             \
+        LOOP                                                                                                           \
+        {                                                                                                              \
+            OPERANDS                                                                                                   \
+            out[i] = formula_##first(__VA_ARGS__);                                                                     \
+            beside[i] = formula_##second(__VA_ARGS__);                                                                 \
+        }                                                                                                              \
+    }                                                                                                                  \
+    SMALL_KERNEL(scalar_pair_##first)                                                                                  \
+    {                                                                                                                  \
+        enum { i = 0 };                                                                                                \
+        const void *a_ = o->in[0], *b_ = o->in[1];                                                                     \
+        (void)b_;                                                                                                      \
+        OPERANDS                                                                                                       \
+        OUT(0) = formula_##first(__VA_ARGS__);                                                                         \
+        *(real *)(uintptr_t)o->in[3] = formula_##second(__VA_ARGS__);                                                  \
+        NEXT();                                                                                                        \
+    }                                                                                                                  \
+    SMALL_KERNEL(lines_pair_##first)                                                                                   \
+    {                                                                                                                  \
+        kernel_pair_##first(o->n, o->out, o->in[0], o->in[1], NULL, o->in[3]);                                         \
+        NEXT();                                                                                                        \
+    }
+#define PAIR_OPERANDS1 real x = ((const real *)a_)[i];
+#define PAIR_OPERANDS2 real a = ((const real *)a_)[i], b = ((const real *)b_)[i];
+#define AD_PAIR1(first, second) PAIR(first, second, PAIR_OPERANDS1, x)
+#define AD_PAIR2(first, second) PAIR(first, second, PAIR_OPERANDS2, a, b)
+#include "autodiff/ops.def"
 
-SMALL_KERNEL(scalar_softplus_and_sigmoid)
-{
-    real x = IN(0, 0);
-    OUT(0) = real_softplus(x);
-    *(real *)(uintptr_t)o->in[1] = real_sigmoid(x);
-    NEXT();
-}
-SMALL_KERNEL(lines_softplus_and_sigmoid)
-{
-    softplus_and_sigmoid(o->n, o->out, o->in[0], o->in[1], NULL, NULL);
-    NEXT();
-}
 SMALL_KERNEL(small_copy)
 {
     OUT(0) = IN(0, 0);
@@ -347,7 +364,6 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
 #define AD_OP4(name, ...) [OP_##name] = kernel_##name,
 #include "autodiff/ops.def"
     },
-    .softplus_and_sigmoid = softplus_and_sigmoid,
     .scalar = {
 #define AD_OP1(name, ...) [OP_##name] = scalar_##name,
 #define AD_OP2(name, ...) [OP_##name] = scalar_##name,
@@ -362,8 +378,21 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
 #define AD_OP4(name, ...) [OP_##name] = lines_##name,
 #include "autodiff/ops.def"
     },
-    .scalar_softplus_and_sigmoid = scalar_softplus_and_sigmoid,
-    .lines_softplus_and_sigmoid = lines_softplus_and_sigmoid,
+    .pair = {
+#define AD_PAIR1(first, second) [OP_##first] = kernel_pair_##first,
+#define AD_PAIR2(first, second) [OP_##first] = kernel_pair_##first,
+#include "autodiff/ops.def"
+    },
+    .scalar_pair = {
+#define AD_PAIR1(first, second) [OP_##first] = scalar_pair_##first,
+#define AD_PAIR2(first, second) [OP_##first] = scalar_pair_##first,
+#include "autodiff/ops.def"
+    },
+    .lines_pair = {
+#define AD_PAIR1(first, second) [OP_##first] = lines_pair_##first,
+#define AD_PAIR2(first, second) [OP_##first] = lines_pair_##first,
+#include "autodiff/ops.def"
+    },
     .small_copy = small_copy,
     .small_splat = small_splat,
     .small_clear = small_clear,

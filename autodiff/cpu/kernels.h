@@ -33,10 +33,11 @@ typedef struct cpu_kernels {
     const char *isa;
     int bits;
     elementwise_kernel *elementwise[N_ELEMENTWISE];
-    elementwise_kernel
-        *softplus_and_sigmoid; /* of a, into out and b: bit-equal to the two, for the price of one exponential */
     small_kernel *scalar[N_ELEMENTWISE], *lines[N_ELEMENTWISE];
-    small_kernel *scalar_softplus_and_sigmoid, *lines_softplus_and_sigmoid;
+    /* Of two rows at once, by the number of the first: into out and d, bit-equal to the two, for the price of one
+     * exponential; NULL where a row has no pair. */
+    elementwise_kernel *pair[N_ELEMENTWISE];
+    small_kernel *scalar_pair[N_ELEMENTWISE], *lines_pair[N_ELEMENTWISE];
     small_kernel *small_copy, *small_splat, *small_clear, *small_end; /* one element; one into lines; zeros; nothing */
     void (*splat)(int64_t n, void *out, const void *value); /* out[i] = *value */
     void (*store)(void *out, int64_t i, double value);      /* ((real *)out)[i] = value, from a double */

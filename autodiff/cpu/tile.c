@@ -351,17 +351,32 @@ static int16_t result_slot(tiler *l, int32_t a)
     return l->slot_of[a] = new_slot(l, out, (key){ -1, -1 });
 }
 
-/* The later member that is the sigmoid of what member a is the softplus of; -1 where there is none. */
-static int32_t sigmoid_beside(const tiler *l, int32_t a)
+/* The row that is computed beside another where both have the same operands; 0, neg, where there is none. */
+static const uint16_t beside_of[N_ELEMENTWISE] = {
+#define AD_PAIR1(first, second) [OP_##first] = OP_##second,
+#define AD_PAIR2(first, second) [OP_##first] = OP_##second,
+#include "autodiff/ops.def"
+};
+
+static bool same_operands(const plan *p, int32_t m, int32_t n)
+{
+    for (int j = 0; j < p->node[m].n_inputs; j++) {
+        int32_t shape, other;
+        if (ad__plan_operand(p, plan_inputs(p, m)[j], &shape) != ad__plan_operand(p, plan_inputs(p, n)[j], &other) ||
+            shape != other)
+            return false;
+    }
+    return true;
+}
+
+/* The later member that is computed beside member a; -1 where there is none. */
+static int32_t member_beside(const tiler *l, int32_t a)
 {
     const plan *p = l->plan;
     const int32_t *member = p->member + l->item->first;
-    if (p->node[member[a]].op != OP_softplus || !(p->context->passes & PASS_PAIR))
-        return -1;
-    int32_t shape, other, from = ad__plan_operand(p, plan_inputs(p, member[a])[0], &shape);
-    for (int32_t b = a + 1; b < l->item->count; b++)
-        if (p->node[member[b]].op == OP_sigmoid && ad__plan_operand(p, plan_inputs(p, member[b])[0], &other) == from &&
-            other == shape)
+    uint16_t op = beside_of[p->node[member[a]].op];
+    for (int32_t b = a + 1; op && p->context->passes & PASS_PAIR && b < l->item->count; b++)
+        if (p->node[member[b]].op == op && same_operands(p, member[a], member[b]))
             return b;
     return -1;
 }
@@ -388,11 +403,11 @@ static bool lower_member(tiler *l, int32_t a)
     }
     for (int j = p->node[m].n_inputs; j < 4; j++)
         to->in[j] = to->in[0];
-    int32_t beside = sigmoid_beside(l, a);
-    if (beside >= 0) { /* two results: neither may lie where the operand does, so they come before it is freed */
-        to->run = k->softplus_and_sigmoid;
-        to->small = l->tiles->size == 1 ? k->scalar_softplus_and_sigmoid : k->lines_softplus_and_sigmoid;
-        if ((to->in[1] = result_slot(l, beside)) < 0 || (to->out = result_slot(l, a)) < 0)
+    int32_t beside = member_beside(l, a);
+    if (beside >= 0) { /* two results: neither may lie where an operand does, so they come before those are freed */
+        to->run = k->pair[p->node[m].op];
+        to->small = (l->tiles->size == 1 ? k->scalar_pair : k->lines_pair)[p->node[m].op];
+        if ((to->in[3] = result_slot(l, beside)) < 0 || (to->out = result_slot(l, a)) < 0)
             return false;
         l->done[beside] = true;
         free_scratch(l, a);
