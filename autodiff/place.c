@@ -208,13 +208,15 @@ bool ad__pass_place(plan *p, bool final)
     l.end = aligned((size_t)(p->n_scalars + constants) * sizeof(double));
     place_sources(p);
     place_assignments(p, memory + 2 * n + items);
-    for (int32_t k = 0; k < p->n_items; k++) {
+    for (int32_t k = 0, end = 0; k < p->n_items; k++) {
+        for (end = k > end ? k : end; end + 1 < p->n_items && p->item[end + 1].follows;)
+            end++; /* items of a group take turns: what one reads must last until all have ended */
         EACH_READ(p, k, m, from)
         {
             bool same_item = p->item_of[from] == k && p->node[m].op < N_ELEMENTWISE;
-            if (same_item || l.last[from] >= k)
+            if (same_item || l.last[from] >= end)
                 continue;
-            l.last[from] = k;
+            l.last[from] = end;
         }
     }
     for (int32_t i = 0; i < p->n; i++)

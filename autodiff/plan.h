@@ -1,7 +1,7 @@
 /* A plan: a recorded program made ready to run, and the cache that finds it again.
  *
  * Building copies the tape (with what the client's expansion appended) and passes it on, each pass adding to the same
- * record:  live -> common -> fuse -> place -> backend's lower.  A backend reads the result and nothing else. */
+ * record:  live -> common -> fuse -> follow -> place -> backend's lower.  A backend reads the result and nothing else. */
 #ifndef AUTODIFF_PLAN_H
 #define AUTODIFF_PLAN_H
 
@@ -13,6 +13,7 @@ typedef struct plan_item {
     int32_t first, count;
     int32_t depth; /* 1 + the greatest depth among the items it reads */
     int32_t shape; /* loop shape of an elementwise item, else -1 */
+    bool follows;  /* may run behind the product before it, rows by rows: both are of one group */
 } plan_item;
 
 struct plan {
@@ -84,6 +85,8 @@ size_t ad__plan_bytes(const plan *p, int32_t id); /* of a node's value */
     X(COMMON, "common", "equal nodes are computed once")                                                               \
     X(FUSE, "fuse", "elementwise nodes of one shape run together, tile by tile")                                       \
     X(SINK, "sink", "an item with one reader moves into it")                                                           \
+    X(FOLLOW, "follow", "elementwise items and sums of rows run behind a product's rows")                              \
+    X(WATCH, "watch", "a product tells whether its result is finite, while it is in cache")                            \
     X(PAIR, "pair", "a value and its gradient share their exponential: softplus and sigmoid, say")                    \
     X(OVERWRITE, "overwrite", "an assigned value is written straight into its state")                                  \
     X(REUSE, "reuse", "values whose lives do not overlap share memory")                                        \
@@ -100,6 +103,7 @@ uint32_t ad__passes_wanted(void); /* all but those that $TAPER_WITHOUT lists */
 bool ad__pass_live(plan *p, bool commit);
 bool ad__pass_common(plan *p);
 bool ad__pass_fuse(plan *p);
+bool ad__pass_follow(plan *p);
 bool ad__pass_place(plan *p, bool final);
 
 plan *ad__plan_build(ad_context *c, const run_request *r, const tape_mark *key, uint64_t hash);

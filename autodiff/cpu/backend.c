@@ -247,17 +247,32 @@ void cpu_program_reset(cpu_program *p)
     }
 }
 
+/* Lets the last step run part by part with the product before it; false where it cannot. */
+static bool follow(cpu_program *p)
+{
+    cpu_step *s = &p->step[p->n_steps - 1], *product = s - 1;
+    while (!cpu_leads(product))
+        product--;
+    enum { ENOUGH = 8 }; /* chunks, for the threads that the step alone would have */
+    if (!s->part || (s->parallel && product->chunks < ENOUGH))
+        return false;
+    product->parallel |= s->parallel;
+    product->followers++;
+    return true;
+}
+
 static void *lower(void *state, const plan *pl)
 {
     cpu_program *p = cpu_program_new(state, pl);
     if (!p)
         return NULL;
-    bool done = true;
+    bool done = true, led = false; /* led: the last step is a product that can be followed, or follows it */
     for (int32_t k = 0; done && k < pl->n_items; k++) {
         const plan_item *it = &pl->item[k];
         if (k == pl->gate)
             p->gate = p->n_steps;
         done = it->shape >= 0 ? cpu_lower_tiles(p, it) : cpu_lower_node(p, pl->member[it->first]);
+        led = done && p->n_steps && (it->follows ? led && follow(p) : cpu_leads(&p->step[p->n_steps - 1]));
     }
     if (p->gate < 0)
         p->gate = p->n_steps;
@@ -308,7 +323,7 @@ static bool run(void *state, void *program, const run_bind *bind, run_outcome *o
     p->outcome = outcome;
     refresh_pointers(p);
     store_scalars(p);
-    for (int32_t i = 0; i < p->n_steps; i++) {
+    for (int32_t i = 0; i < p->n_steps; i += 1 + p->step[i].followers) {
         const cpu_step *step = &p->step[i];
         if (i == p->gate && (!outcome->finite || outcome->bad_index >= 0))
             break;

@@ -40,6 +40,8 @@ typedef struct cpu_state {
 typedef struct cpu_program cpu_program;
 typedef struct cpu_step cpu_step;
 typedef struct spread spread;
+/* The part of a step that computes elements [from, to) of the rows it is about. */
+typedef void part_fn(const cpu_step *s, int64_t from, int64_t to, int thread);
 
 /* A kernel with everything it needs; pointers are looked up in program->pointer, which is refreshed when memory moves.
  */
@@ -48,6 +50,9 @@ struct cpu_step {
     cpu_program *program;
     int64_t chunks;
     bool parallel;
+    bool watched;      /* of a product: it sees to the guard's finiteness */
+    int32_t followers; /* of a product: the steps behind it that run part by part with it */
+    part_fn *part;     /* NULL: cannot follow */
     int32_t pointer; /* first of its pointers; output first */
     int32_t node;
     int64_t size[8]; /* what the kernel's function says */
@@ -133,6 +138,8 @@ void *cpu_resolve(const cpu_program *p, place at);
 bool cpu_lower_tiles(cpu_program *p, const plan_item *item);
 bool cpu_lower_node(cpu_program *p, int32_t node);
 bool cpu_lower_product(cpu_program *p, int32_t node);
+bool cpu_leads(const cpu_step *s);                 /* a product of whole rows, which other steps may follow */
+bool cpu_watched(const plan *p, int32_t node);     /* a product that does the guard's work on its result */
 
 /* A new step with the pointers of a node and of the operands it reads, in order; NULL after an error. */
 cpu_step *cpu_step_new(cpu_program *p, chunk_fn *run, int32_t node);

@@ -25,13 +25,49 @@ static void run_pack(const void *job, int64_t from, int64_t to, int thread)
         gemm_pack(&g, s->program->state->packed, i);
 }
 
+/* The guard's work on a chunk, while it is in cache. */
+static void watch(const cpu_step *s, const gemm *g, gemm_block b)
+{
+    const cpu_kernels *k = s->program->state->kernels;
+    bool finite = true;
+    for (int64_t i = b.row; i < b.row + b.rows; i++)
+        finite &= k->finite(b.columns, (const char *)g->c + (size_t)(i * g->ldc + b.column) * real_bytes(s->program));
+    if (!finite)
+        __atomic_store_n(&s->program->outcome->finite, false, __ATOMIC_RELAXED);
+}
+
+/* Large products alone: a small one is not worth the look at every chunk. */
+bool cpu_watched(const plan *p, int32_t node)
+{
+    if (p->guard < 0 || !(p->context->passes & PASS_WATCH) || p->node[node].op != OP_matmul || p->done[node] ||
+        plan_attrs(p, node)[2] > 1 || plan_attrs(p, node)[3] > 1 || plan_size(p, node) < CHUNK_TILES * TILE)
+        return false;
+    for (int j = 0; j < p->node[p->guard].n_inputs; j++)
+        if (ad__plan_source(p, plan_inputs(p, p->guard)[j]) == node)
+            return true;
+    return false;
+}
+
+/* Each chunk with the part of the steps that follow. */
 static void run_multiply(const void *job, int64_t from, int64_t to, int thread)
 {
     const cpu_step *s = job;
-    (void)thread;
     gemm g = product(s, 0);
-    for (int64_t i = from; i < to; i++)
+    for (int64_t i = from; i < to; i++) {
         gemm_multiply(&g, s->program->state->packed, i);
+        if (s->watched)
+            watch(s, &g, gemm_block_of(&g, i));
+        if (!s->followers)
+            continue;
+        gemm_block b = gemm_block_of(&g, i);
+        for (const cpu_step *f = s + 1; f <= s + s->followers; f++)
+            f->part(f, b.row * g.n, (b.row + b.rows) * g.n, thread);
+    }
+}
+
+bool cpu_leads(const cpu_step *s)
+{
+    return s->run == run_multiply && ((const gemm *)s->detail)->block_columns >= ((const gemm *)s->detail)->n;
 }
 
 static void run_stack(const void *job, int64_t from, int64_t to, int thread)
@@ -100,5 +136,6 @@ bool cpu_lower_product(cpu_program *p, int32_t node)
     s->detail = g;
     s->chunks = g->chunks;
     s->parallel = parallel;
+    s->watched = cpu_watched(p->plan, node);
     return need_packed(state, g->packed_bytes);
 }

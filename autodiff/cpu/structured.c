@@ -137,6 +137,16 @@ static void run_scatter_add(const void *job, int64_t from, int64_t to, int threa
 
 enum { COLUMNS = 64, ROW_ELEMENTS = 4096 };
 
+/* (outer, n, 1): the sums of rows whose elements are [from, to) */
+static void sum_part(const cpu_step *s, int64_t from, int64_t to, int thread)
+{
+    (void)thread;
+    int64_t n = plan_attrs(s->program->plan, s->node)[1];
+    size_t element = real_bytes(s->program);
+    kernels(s)->sum_rows((to - from) / n, n, (const char *)step_pointer(s, 1) + (size_t)from * element,
+                         (char *)step_pointer(s, 0) + (size_t)(from / n) * element);
+}
+
 /* (outer, n, 1): chunks of whole rows, size 0 rows of a chunk; (outer, n, inner): chunks of columns, size 0 of them */
 static void run_reduce(const void *job, int64_t from, int64_t to, int thread)
 {
@@ -355,6 +365,7 @@ static bool lower_reduce(cpu_program *p, int32_t node)
     if (a[2] == 1) {
         s->size[0] = a[1] >= ROW_ELEMENTS ? 1 : a[1] ? ROW_ELEMENTS / a[1] : ROW_ELEMENTS;
         s->chunks = pieces(a[0], s->size[0]);
+        s->part = a[1] && p->plan->node[node].op == OP_reduce_sum ? sum_part : NULL;
     } else {
         s->size[0] = COLUMNS;
         s->chunks = a[0] * pieces(a[2], COLUMNS);
@@ -418,18 +429,21 @@ static bool lower_guard(cpu_program *p, int32_t node)
     int n = pl->node[node].n_inputs;
     cpu_step *s = cpu_step_new(p, run_guard, node);
     guard_term *term = cpu_detail(p, (size_t)(n + 1) * sizeof *term);
-    int64_t chunk = 0;
+    int64_t chunk = 0, seen = 0;
     if (!s || !term)
         return false;
     s->detail = term;
     s->size[0] = n;
     for (int i = 0; i < n; i++) {
-        term[i] = (guard_term){ chunk, plan_size(pl, plan_inputs(pl, node)[i]) };
-        chunk += pieces(term[i].size, PIECE);
+        int32_t in = plan_inputs(pl, node)[i];
+        bool watched = cpu_watched(pl, ad__plan_source(pl, in));
+        term[i] = (guard_term){ chunk, watched ? 0 : plan_size(pl, in) };
+        chunk += watched ? 0 : pieces(term[i].size, PIECE);
+        seen += watched;
     }
     s->chunks = chunk;
     s->parallel = chunk * PIECE >= WORTH_MOVES && chunk > 2 * n;
-    if (chunk == n)
+    if (chunk == n - seen)
         s->run = run_small_guard;
     return true;
 }

@@ -203,16 +203,12 @@ static inline void fetch_next_tile(const tile_program *t, size_t tile_bytes, cha
             __builtin_prefetch(at[t->memory_slot[j]] + tile_bytes + i);
 }
 
-static void run_tiles(const void *job, int64_t from, int64_t to, int thread)
+static void run_part(const cpu_step *s, int64_t begin, int64_t end, int thread)
 {
-    const cpu_step *s = job;
     const tile_program *t = s->detail;
     const cpu_state *state = s->program->state;
     size_t element = (size_t)state->kernels->bits / 8;
     char *at[TILE_SLOTS];
-    int64_t begin = from * CHUNK_TILES * TILE, end = to * CHUNK_TILES * TILE;
-    if (end > t->size)
-        end = t->size;
     find_slots(s, t, state->scratch + (size_t)thread * state->scratch_each, begin, element, at);
     fill_splats(s, t, end - begin < TILE ? end - begin : TILE, at);
     for (int64_t i = begin; i < end; i += TILE) {
@@ -221,6 +217,13 @@ static void run_tiles(const void *job, int64_t from, int64_t to, int thread)
         for (int32_t j = 0; j < t->n_memories; j++)
             at[t->memory_slot[j]] += (size_t)TILE * element;
     }
+}
+
+static void run_tiles(const void *job, int64_t from, int64_t to, int thread)
+{
+    const cpu_step *s = job;
+    int64_t begin = from * CHUNK_TILES * TILE, end = to * CHUNK_TILES * TILE, size = ((tile_program *)s->detail)->size;
+    run_part(s, begin, end < size ? end : size, thread);
 }
 
 /* ---- lowering ---------------------------------------------------------------------------------------------------- */
@@ -455,7 +458,9 @@ bool cpu_lower_tiles(cpu_program *p, const plan_item *item)
         if (slot->kind == SLOT_SPLAT)
             t->splat_slot[t->n_splats++] = i;
     }
-    if (t->size <= TILE) {
+    if (t->size > TILE) {
+        l.step->part = run_part;
+    } else {
         l.step->run = run_single_tile;
         t->op = cpu_detail(p, (size_t)(2 * t->n_members + t->n_spreads + t->n_splats + 1) * sizeof *t->op);
         if (!t->op)
