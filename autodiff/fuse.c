@@ -18,14 +18,29 @@ static bool is_view(int op)
     return op == OP_reshape || op == OP_stop_gradient;
 }
 
+/* One number made a tensor, reshaped, made larger, is one number still: so the gradient of a sum over some axes. */
+static int32_t number_behind(const plan *p, int32_t id, int32_t *shape)
+{
+    int32_t from = ad__plan_source(p, id), of;
+    if (from == id || p->node[from].op != OP_expand || p->done[from])
+        return -1;
+    int32_t number = ad__plan_operand(p, from, &of);
+    const shape_info *s = ad__shape_info(p->context, of);
+    if (s->size != 1 || s->shape.rank > ad__shape_info(p->context, p->node[id].shape)->shape.rank)
+        return -1;
+    *shape = of;
+    return number;
+}
+
 int32_t ad__plan_operand(const plan *p, int32_t id, int32_t *shape)
 {
     id = p->same[id];
     while ((p->node[id].op == OP_expand || p->node[id].op == OP_stop_gradient) && !p->done[id])
         id = p->same[plan_inputs(p, id)[0]];
+    int32_t of = p->node[id].shape, number = p->node[id].op == OP_reshape ? number_behind(p, id, &of) : -1;
     if (shape)
-        *shape = p->node[id].shape;
-    return ad__plan_source(p, id);
+        *shape = of;
+    return number >= 0 ? number : ad__plan_source(p, id);
 }
 
 /* Expansions that someone must read as memory: all but elementwise readers. */
