@@ -213,7 +213,8 @@ plan *ad__plan_build(ad_context *c, const run_request *r, const tape_mark *key, 
     p->key_attrs = key->n_attrs;
     const tape *t = c->tape;
     if (copy_tape(p, t, r) && ad__pass_live(p, r->commit) && (!(c->passes & PASS_COMMON) || ad__pass_common(p)) &&
-        ad__pass_fuse(p) && (!(c->passes & PASS_FOLLOW) || ad__pass_follow(p)) && ad__pass_place(p, r->final) && (p->program = c->backend->lower(c->backend_state, p)))
+        ad__pass_fuse(p) && (!(c->passes & PASS_FOLLOW) || ad__pass_follow(p)) && ad__pass_place(p, r->final) &&
+        (p->program = c->backend->lower(c->backend_state, p)))
         return p;
     ad__plan_free(c, p);
     return NULL;

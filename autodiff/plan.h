@@ -1,7 +1,7 @@
 /* A plan: a recorded program made ready to run, and the cache that finds it again.
  *
  * Building copies the tape (with what the client's expansion appended) and passes it on, each pass adding to the same
- * record:  live -> common -> fuse -> follow -> place -> backend's lower.  A backend reads the result and nothing else. */
+ * record:  live -> common -> fuse -> follow -> place -> backend's lower.  A backend reads the result, nothing else. */
 #ifndef AUTODIFF_PLAN_H
 #define AUTODIFF_PLAN_H
 
@@ -87,9 +87,9 @@ size_t ad__plan_bytes(const plan *p, int32_t id); /* of a node's value */
     X(SINK, "sink", "an item with one reader moves into it")                                                           \
     X(FOLLOW, "follow", "elementwise items and sums of rows run behind a product's rows")                              \
     X(WATCH, "watch", "a product tells whether its result is finite, while it is in cache")                            \
-    X(PAIR, "pair", "a value and its gradient share their exponential: softplus and sigmoid, say")                    \
+    X(PAIR, "pair", "a value and its gradient share their exponential: softplus and sigmoid, say")                     \
     X(OVERWRITE, "overwrite", "an assigned value is written straight into its state")                                  \
-    X(REUSE, "reuse", "values whose lives do not overlap share memory")                                        \
+    X(REUSE, "reuse", "values whose lives do not overlap share memory")                                                \
     X(LEAN, "lean", "a program seen for the first time is interpreted as it stands")
 enum {
 #define X(name, text, what) PASS_BIT_##name,

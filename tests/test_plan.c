@@ -239,8 +239,12 @@ START_TEST(test_passes)
         for (int i = 0; i < 10; i++) y = ad_tanh(ad_add(y, ad_sum(x, 0)));
         ck_assert_uint_eq(steps_of(y, PASS_COMMON | PASS_FUSE), 2);
     }
-    /* views cost nothing */
+    /* views cost nothing, and one number behind them is one number */
     ad_scope ck_assert_uint_eq(steps_of(ad_exp(ad_reshape(ad_stop_gradient(ad_reshape(x, S(12))), S(2, 6))), ~0u), 1);
+    ad_scope {
+        ad_tensor *twos = ad_reshape(ad_full_shape(S(3), 2), S(3, 1));
+        ck_assert_uint_eq(steps_of(ad_add(x, twos), ~(uint32_t)PASS_LEAN), 1);
+    }
 }
 END_TEST
 
@@ -329,6 +333,70 @@ START_TEST(test_borrowed_ends)
 }
 END_TEST
 
+/* What runs behind a product, rows by rows, gives the bits of what runs after it: a value that others read later, too,
+ * sums of rows, an operand that only comes after the product. */
+static void run_followers(uint32_t passes, int threads, double out[3])
+{
+    enum { M = 301, K = 40, N = 77 };
+    double a[M * K], b[K * N];
+    for (int i = 0; i < M * K; i++) a[i] = sin(0.7 * i);
+    for (int i = 0; i < K * N; i++) b[i] = cos(0.3 * i);
+    ad_context_free(context);
+    context = numeric_context(AD_DOUBLE, threads);
+    context->passes = passes;
+    ad_scope {
+        ad_tensor *x = ad_from(a, S(M, K)), *w = ad_from(b, S(K, N)), *h = ad_matmul(x, w), *d;
+        ad_tensor *y = ad_tanh(ad_add(h, ad_sum(w, 0))), *late = ad_matmul(ad_square(x), w);
+        ad_tensor *rows = ad_mul(ad_sum(ad_mul(y, late), 1), ad_sum(y, 1));
+        ad_tensor *total = ad_sum(ad_add(rows, ad_sum(ad_matmul_t(y, false, y, true), 1)));
+        ad_gradient(total, &w, 1, &d);
+        out[0] = ad_item(ad_weighted_total((ad_tensor *[]){ total }, (double[]){ 1 }, 1));
+        out[1] = ad_item(ad_sum(d));
+        out[2] = ad_item(ad_sum(ad_square(d)));
+        ad_free(x);
+        ad_free(w);
+    }
+}
+START_TEST(test_followers)
+{
+    double want[3], got[3];
+    run_followers(0, 1, want);
+    for (int threads = 1; threads <= 3; threads++) {
+        run_followers(~(uint32_t)PASS_LEAN, threads, got);
+        ck_assert_msg(!memcmp(got, want, sizeof got), "%d threads: %.17g, %.17g alone", threads, got[1], want[1]);
+        run_followers(~(uint32_t)(PASS_LEAN | PASS_FOLLOW), threads, got);
+        ck_assert(!memcmp(got, want, sizeof got));
+    }
+}
+END_TEST
+
+/* An infinity anywhere in a large product that will be assigned keeps all states as they were, whoever looks for it. */
+START_TEST(test_watched_products)
+{
+    enum { N = 90 };
+    static double a[N * N];
+    for (int i = 0; i < N * N; i++) a[i] = 0.01 * i;
+    for (int i = 0; i < 12; i++) {
+        ad_context_free(context);
+        context = numeric_context(AD_DOUBLE, 1 + i % 3);
+        context->passes &= ~(uint32_t)PASS_LEAN;
+        if (i % 2) context->passes &= ~(uint32_t)PASS_WATCH;
+        bool bad = i < 10;
+        int at = i * N * N / 10 % (N * N);
+        if (bad) a[at] = INFINITY;
+        ad_tensor *state = ad_state(S(N, N)), *other = ad_state(S(3));
+        ad_scope {
+            ad_assign(state, ad_matmul(ad_from(a, S(N, N)), ad_ones(N, N)));
+            ad_assign(other, ad_ones(3));
+            ck_assert(ad_commit() == !bad);
+        }
+        ck_assert(((double *)ad_host_data(other))[0] == !bad);
+        for (int k = 0; k < N * N; k++) ck_assert((((double *)ad_host_data(state))[k] != 0) == !bad);
+        if (bad) a[at] = 1;
+    }
+}
+END_TEST
+
 Suite *suite_plan(void)
 {
     Suite *s = suite_create("plan");
@@ -345,6 +413,8 @@ Suite *suite_plan(void)
     tcase_add_test(t, test_old_values);
     tcase_add_test(t, test_large_items);
     tcase_add_test(t, test_borrowed_ends);
+    tcase_add_test(t, test_followers);
+    tcase_add_test(t, test_watched_products);
     suite_add_tcase(s, t);
     return s;
 }

@@ -194,8 +194,8 @@ static void run_single_tile(const void *job, int64_t from, int64_t to, int threa
 
 /* ---- programs of many tiles -------------------------------------------------------------------------------------- */
 
-/* Asks for the memory of the tile behind this one. A tile is short for the hardware's guess, and while a member divides or
- * takes roots, nothing else would ask: an optimiser's update takes three quarters of the time. */
+/* Asks for the memory of the tile behind this one. A tile is short for the hardware's guess, and while a member divides
+ * or takes roots, nothing else would ask: an optimiser's update takes three quarters of the time. */
 static inline void fetch_next_tile(const tile_program *t, size_t tile_bytes, char *const *at)
 {
     for (int32_t j = 0; j < t->n_memories; j++)
