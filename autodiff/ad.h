@@ -242,14 +242,14 @@ AD_API bool ad_commit(void);
 /* ---- counters ---------------------------------------------------------------------------------------------------- */
 
 typedef struct ad_counters {
-    /* Of the plan cache. A miss is a run without a plan: the first of a program, which is mostly interpreted, and the
-     * second, which is planned. */
+    /* Of the plan cache. A miss is a run of a program that is not known; where programs do not use to come again it is
+     * interpreted, and planned when it does. An eviction forgets a program. */
     uint64_t hits, misses, evictions;
     uint64_t plans;                   /* plans now held */
     uint64_t allocations;             /* calls of the allocator that asked for memory, since the context began */
     uint64_t bytes;                   /* held from the allocator now */
     uint64_t nodes, steps;            /* of the last run: recorded nodes, kernels run */
-    uint64_t interpreted;             /* the misses that were */
+    uint64_t interpreted;             /* runs that were */
 } ad_counters;
 AD_API ad_counters ad_count(void);
 

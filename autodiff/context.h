@@ -160,8 +160,9 @@ struct ad_context {
     int64_t n_plans, cap_plans;
     int max_plans;
     uint64_t last_plan; /* its serial */
-    lean_plan *lean;   /* of the last program that was seen for the first time */
-    uint64_t seen[64]; /* hashes of such programs, in a ring: they are planned in full when they come again */
+    int in_vain;       /* programs planned when they were met that have not come again, at most a few */
+    lean_plan *lean;   /* of the last program that was interpreted */
+    uint64_t seen[64]; /* hashes of such programs, in a ring: they are planned in full when they come again; 0: none */
     uint32_t next_seen, passed_over;
     uint32_t passes; /* which planner passes run, one bit each */
 

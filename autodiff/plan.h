@@ -90,7 +90,7 @@ size_t ad__plan_bytes(const plan *p, int32_t id); /* of a node's value */
     X(PAIR, "pair", "a value and its gradient share their exponential: softplus and sigmoid, say")                     \
     X(OVERWRITE, "overwrite", "an assigned value is written straight into its state")                                  \
     X(REUSE, "reuse", "values whose lives do not overlap share memory")                                                \
-    X(LEAN, "lean", "a program seen for the first time is interpreted as it stands")
+    X(LEAN, "lean", "a new program is interpreted as it stands, where such do not use to come again")
 enum {
 #define X(name, text, what) PASS_BIT_##name,
     PLAN_PASSES(X)

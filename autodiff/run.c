@@ -41,33 +41,42 @@ static uint64_t hash_tape(const tape *t)
     return hash_words(h, t->attr, (size_t)t->n_attrs * sizeof *t->attr);
 }
 
+static plan *found(ad_context *c, plan *p)
+{
+    c->in_vain -= !p->again && c->in_vain > 0;
+    p->again = true;
+    return p;
+}
+
 /* The plan of the tape, moved to the front; NULL when it has none. */
 static plan *find(ad_context *c, const tape *t, uint64_t *hash)
 {
-    if (c->n_plans && same_program(c->plans[0], t)) {
-        c->plans[0]->again = true;
-        return c->plans[0];
-    }
+    if (c->n_plans && same_program(c->plans[0], t)) return found(c, c->plans[0]);
     *hash = hash_tape(t);
     for (int64_t i = 1; i < c->n_plans; i++) {
         plan *p = c->plans[i];
         if (p->hash != *hash || !same_program(p, t)) continue;
-        p->again = true;
         memmove(c->plans + 1, c->plans, (size_t)i * sizeof *c->plans);
-        return c->plans[0] = p;
+        return c->plans[0] = found(c, p);
     }
     return NULL;
 }
 
-/* Whether a program was met before; from now on it was. There is room for as many as the cache holds by default: a
- * program that comes again later than that would not be found there either. */
-static bool met(ad_context *c, uint64_t hash)
+/* Where a program stands among those that were interpreted when they were met; NULL: nowhere. */
+static uint64_t *sighting(ad_context *c, uint64_t hash)
 {
-    enum { SEEN = sizeof c->seen / sizeof *c->seen };
-    for (int i = 0; i < SEEN; i++)
-        if (c->seen[i] == hash) return true;
-    c->seen[c->next_seen++ % SEEN] = hash;
-    return false;
+    for (size_t i = 0; i < sizeof c->seen / sizeof *c->seen; i++)
+        if (c->seen[i] == hash) return &c->seen[i];
+    return NULL;
+}
+
+/* Notes such a program. There is room for as many as the cache holds by default: one that comes again later than that
+ * would not be found there either. */
+static void note_sighting(ad_context *c, uint64_t hash)
+{
+    uint64_t *place = &c->seen[c->next_seen++ % (sizeof c->seen / sizeof *c->seen)];
+    c->counters.evictions += *place != 0;
+    *place = hash;
 }
 
 /* The plan that goes next: the least recent one, but those that were never found again first while they are many.
@@ -88,15 +97,22 @@ static void evict(ad_context *c, int64_t which)
     c->counters.evictions++;
 }
 
-/* Whether this run should do with a lean plan: where the program is new, and mostly where its plan would take the place
- * of one that returns. More programs than there is room for are better interpreted than planned again and again. */
+/* Whether this run should do with a lean plan. A new program is planned in full as long as programs use to come again;
+ * once some plans were made in vain, it is interpreted until it has come again itself. So it is, mostly, where its plan
+ * would take the place of one that returns: more programs than there is room for are better interpreted than planned
+ * again and again. */
 static bool interprets(ad_context *c, const run_request *r, uint64_t hash)
 {
-    enum { PATIENCE = 8 };
+    enum { PATIENCE = 8, TRUST = 4 };
     if (!(c->passes & PASS_LEAN) || !c->backend->interpret) return false;
     if (r->once) return true;
-    if (!met(c, hash)) return true;
-    return c->n_plans >= c->max_plans && c->plans[victim(c)]->again && ++c->passed_over % PATIENCE;
+    uint64_t *seen = sighting(c, hash);
+    if (!seen && c->in_vain < TRUST) {
+        c->in_vain++; /* until it is found */
+        return false;
+    }
+    if (!seen) note_sighting(c, hash);
+    return !seen || (c->n_plans >= c->max_plans && c->plans[victim(c)]->again && ++c->passed_over % PATIENCE);
 }
 
 /* The plan to run: of a program's first sighting a lean one, else one for the cache (or, to run once, for the caller). */
@@ -118,6 +134,8 @@ static plan *build(ad_context *c, const run_request *r, uint64_t hash)
         ad__tape_rewind(c, t, &recorded);
         return once;
     }
+    uint64_t *seen = sighting(c, hash);
+    if (seen) *seen = 0;
     if (!r->once && c->n_plans >= c->max_plans) evict(c, victim(c));
     if (!ad__reserve(c, &c->plans, &c->cap_plans, c->n_plans + 1, sizeof *c->plans)) return NULL;
     plan *p = ad__plan_build(c, r, &recorded, hash);
@@ -289,12 +307,10 @@ bool ad__run(ad_context *c, const run_request *r, bool *finite)
     if (r->once) return run_once(c, r);
     uint64_t hash = 0;
     plan *p = known ? c->plans[0] : find(c, t, &hash);
-    if (p) {
-        c->counters.hits++;
-    } else {
-        c->counters.misses++;
-        if (!(p = build(c, r, hash ? hash : hash_tape(t)))) return false;
-    }
+    bool met = p || sighting(c, hash);
+    c->counters.hits += met;
+    c->counters.misses += !met;
+    if (!p && !(p = build(c, r, hash))) return false;
     if (r->serial) *r->serial = p->serial;
     c->counters.nodes = (uint64_t)p->n;
     c->counters.steps = (uint64_t)p->n_items;

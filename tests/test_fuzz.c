@@ -209,6 +209,7 @@ static ad_context *with_passes(uint32_t passes)
 {
     ad_context *c = numeric_context(AD_DOUBLE, 1);
     c->passes = passes;
+    c->in_vain = 1 << 20; /* new programs are interpreted, where that pass is on */
     return c;
 }
 
