@@ -57,6 +57,7 @@ struct plan {
     int n_roots;
 
     bool again;    /* it was found in the cache */
+    bool begun;    /* a small one: its memory was cleared */
     void *program; /* the backend's */
 };
 

@@ -195,6 +195,17 @@ static bool ensure_block(ad_context *c, tape *t, const plan *p)
     return true;
 }
 
+/* Before a small plan's first run: what its values leave free of their lines is read and written by kernels that know no
+ * remainder. Its content is of no account, but what memory held before may be denormal as numbers, and slow in every
+ * run. */
+static bool begin_clear(ad_context *c, const tape *t, plan *p)
+{
+    enum { SMALL = 1 << 16 };
+    if (p->begun || !p->program || p->block_bytes > SMALL) return true;
+    p->begun = true;
+    return c->backend->clear(c->backend_state, t->blocks[t->segments].data, p->block_bytes);
+}
+
 /* Room to note places in, made before the run: nothing may fail once states have changed. */
 static bool ensure_places(ad_context *c, tape *t)
 {
@@ -256,10 +267,10 @@ static bool append_run(ad_context *c, tape *t, const run_request *r)
     return mark >= 0;
 }
 
-static bool run_plan(ad_context *c, const run_request *r, const plan *p, bool *finite)
+static bool run_plan(ad_context *c, const run_request *r, plan *p, bool *finite)
 {
     tape *t = c->tape;
-    if (!ensure_block(c, t, p) || !ensure_places(c, t)) return false;
+    if (!ensure_block(c, t, p) || !begin_clear(c, t, p) || !ensure_places(c, t)) return false;
     if (!ad__reserve(c, &t->bound_data, &t->cap_bound_data, t->n_bound, sizeof *t->bound_data)) return false;
     for (int64_t i = 0; i < t->n_bound; i++) {
         const tensor *x = ad__tensor(c, t->bound[i]);
