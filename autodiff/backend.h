@@ -1,5 +1,6 @@
 /* What runs plans. A backend fills one of these tables; the CPU's is always there, others are opened at run time.
- * Every entry but `interpret` is required. Nothing here may abort or print; failures go through ad__fail of the context. */
+ * Every entry but `interpret` is required. Nothing here may abort or print; failures go through ad__fail of the
+ * context. */
 #ifndef AUTODIFF_BACKEND_H
 #define AUTODIFF_BACKEND_H
 
@@ -18,8 +19,8 @@ typedef struct run_bind {
 
 /* What a run reports beside its values. */
 typedef struct run_outcome {
-    bool finite;          /* false: the assignments were not made */
-    node_id bad_index;    /* node whose index was out of range, or -1 */
+    bool finite;       /* false: the assignments were not made */
+    node_id bad_index; /* node whose index was out of range, or -1 */
     int64_t bad_value;
 } run_outcome;
 
@@ -49,9 +50,9 @@ struct ad_backend {
 };
 
 extern const ad_backend ad__cpu_backend;
-/* Chooses and opens the context's backend; false after an error. A device is "cpu", "auto" (CUDA's first one where it can be
- * had, else the CPU), or NAME or NAME:number of a backend in a shared object of its own, libtaper_NAME.so: "cuda:1". NULL is
- * $TAPER_DEVICE, else the CPU. */
+/* Chooses and opens the context's backend; false after an error. A device is "cpu", "auto" (CUDA's first one where it
+ * can be had, else the CPU), or NAME or NAME:number of a backend in a shared object of its own, libtaper_NAME.so:
+ * "cuda:1". NULL is $TAPER_DEVICE, else the CPU. */
 bool ad__backend_start(ad_context *c, const char *device);
 
 /* What such a shared object is given: the library's internals are hidden from it. It exports ad__backend_entry, which

@@ -1,6 +1,6 @@
-/* Lean plans: what a new program gets where such do not use to come again. One sweep finds what the run needs and gives each
- * value memory of its own; the backend interprets the nodes in the order of the tape, with the assignments last. Called
- * by run.c. The plan stands on the tape's own arrays, is good for one run, and its memory serves the next one. */
+/* Lean plans: what a new program gets where such do not use to come again. One sweep finds what the run needs and gives
+ * each value memory of its own; the backend interprets the nodes in the order of the tape, with the assignments last.
+ * Called by cache.c. The plan stands on the tape's own arrays, is good for one run, and its memory serves the next one. */
 #include <string.h>
 
 #include "autodiff/plan.h"

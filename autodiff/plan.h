@@ -113,4 +113,10 @@ plan *ad__plan_lean(ad_context *c, const run_request *r);
 void ad__lean_free(ad_context *c);
 void ad__plan_free(ad_context *c, plan *p);
 
+/* The plan of the open tape, up to and with its run node: found in the cache or made; `first`: known to be the cache's
+ * first. NULL after an error. */
+plan *ad__cache_plan(ad_context *c, const run_request *r, bool first);
+/* A plan for one run behind the counters' back, which the cache does not keep. NULL after an error. */
+plan *ad__cache_pass(ad_context *c, const run_request *r);
+
 #endif

@@ -1,171 +1,35 @@
-/* Running the open tape: the plan cache, the tape's blocks, and what comes back. Called by reads, commits and clients. */
+/* Running the open tape: its blocks, what comes back, and the assignments. Called by reads, commits and clients. */
 #include <math.h>
 #include <string.h>
 
 #include "autodiff/backend.h"
 #include "autodiff/plan.h"
 
-/* ---- the cache ------------------------------------------------------------------------------------------------------------ */
-
-static bool same_program(const plan *p, const tape *t)
-{
-    return p->layout == t->layout && p->key_nodes == t->n && p->key_inputs == t->n_inputs &&
-           p->key_attrs == t->n_attrs &&
-           !memcmp(p->node, t->node, (size_t)t->n * sizeof *t->node) &&
-           !memcmp(p->key_input, t->input, (size_t)t->n_inputs * sizeof *t->input) &&
-           !memcmp(p->attr, t->attr, (size_t)t->n_attrs * sizeof *t->attr);
-}
-
-/* Four lanes, since each multiplication waits for the one before it in its lane. */
-static uint64_t hash_words(uint64_t h, const void *data, size_t bytes)
-{
-    const char *from = data;
-    uint64_t lane[4] = { h, h + 1, h + 2, h + 3 }, w[4];
-    for (; bytes >= sizeof w; from += sizeof w, bytes -= sizeof w) {
-        memcpy(w, from, sizeof w);
-        for (int i = 0; i < 4; i++) {
-            lane[i] = (lane[i] ^ w[i]) * 0x9e3779b97f4a7c15u;
-            lane[i] ^= lane[i] >> 32;
-        }
-    }
-    memset(w, 0, sizeof w);
-    memcpy(w, from, bytes);
-    for (int i = 0; i < 4; i++) h = ad__mix(h ^ lane[i] ^ w[i]);
-    return h;
-}
-
-static uint64_t hash_tape(const tape *t)
-{
-    uint64_t h = hash_words((uint64_t)t->n, t->node, (size_t)t->n * sizeof *t->node);
-    h = hash_words(h, t->input, (size_t)t->n_inputs * sizeof *t->input);
-    return hash_words(h, t->attr, (size_t)t->n_attrs * sizeof *t->attr);
-}
-
-static plan *found(ad_context *c, plan *p)
-{
-    c->in_vain -= !p->again && c->in_vain > 0;
-    p->again = true;
-    return p;
-}
-
-/* The plan of the tape, moved to the front; NULL when it has none. */
-static plan *find(ad_context *c, const tape *t, uint64_t *hash)
-{
-    if (c->n_plans && same_program(c->plans[0], t)) return found(c, c->plans[0]);
-    *hash = hash_tape(t);
-    for (int64_t i = 1; i < c->n_plans; i++) {
-        plan *p = c->plans[i];
-        if (p->hash != *hash || !same_program(p, t)) continue;
-        memmove(c->plans + 1, c->plans, (size_t)i * sizeof *c->plans);
-        return c->plans[0] = found(c, p);
-    }
-    return NULL;
-}
-
-/* Where a program stands among those that were interpreted when they were met; NULL: nowhere. */
-static uint64_t *sighting(ad_context *c, uint64_t hash)
-{
-    for (size_t i = 0; i < sizeof c->seen / sizeof *c->seen; i++)
-        if (c->seen[i] == hash) return &c->seen[i];
-    return NULL;
-}
-
-/* Notes such a program. There is room for as many as the cache holds by default: one that comes again later than that
- * would not be found there either. */
-static void note_sighting(ad_context *c, uint64_t hash)
-{
-    uint64_t *place = &c->seen[c->next_seen++ % (sizeof c->seen / sizeof *c->seen)];
-    c->counters.evictions += *place != 0;
-    *place = hash;
-}
-
-/* The plan that goes next: the least recent one, but those that were never found again first while they are many.
- * Programs that pass do not drive out those that return. */
-static int64_t victim(const ad_context *c)
-{
-    int64_t passing = 0, last = c->n_plans - 1;
-    for (int64_t i = 0; i < c->n_plans; i++) passing += !c->plans[i]->again;
-    while (passing > c->n_plans / 4 && c->plans[last]->again) last--;
-    return last;
-}
-
-static void evict(ad_context *c, int64_t which)
-{
-    ad__plan_free(c, c->plans[which]);
-    c->n_plans--;
-    memmove(c->plans + which, c->plans + which + 1, (size_t)(c->n_plans - which) * sizeof *c->plans);
-    c->counters.evictions++;
-}
-
-/* Whether this run should do with a lean plan. A new program is planned in full as long as programs use to come again;
- * once some plans were made in vain, it is interpreted until it has come again itself. So it is, mostly, where its plan
- * would take the place of one that returns: more programs than there is room for are better interpreted than planned
- * again and again. */
-static bool interprets(ad_context *c, const run_request *r, uint64_t hash)
-{
-    enum { PATIENCE = 8, TRUST = 4 };
-    if (!(c->passes & PASS_LEAN) || !c->backend->interpret) return false;
-    if (r->once) return true;
-    uint64_t *seen = sighting(c, hash);
-    if (!seen && c->in_vain < TRUST) {
-        c->in_vain++; /* until it is found */
-        return false;
-    }
-    if (!seen) note_sighting(c, hash);
-    return !seen || (c->n_plans >= c->max_plans && c->plans[victim(c)]->again && ++c->passed_over % PATIENCE);
-}
-
-/* The plan to run: of a program's first sighting a lean one, else one for the cache (or, to run once, for the caller). */
-static plan *build(ad_context *c, const run_request *r, uint64_t hash)
-{
-    tape *t = c->tape;
-    const tape_mark recorded = ad__tape_mark(t);
-    if (r->expand) {
-        t->expanding = true;
-        int32_t site = t->site;
-        bool expanded = r->expand(c, r->user) && ad__ok(c);
-        t->site = site;
-        t->expanding = false;
-        if (!expanded) return NULL;
-    }
-    plan *once = interprets(c, r, hash) ? ad__plan_lean(c, r) : NULL;
-    c->counters.interpreted += once && !r->once;
-    if (once || !ad__ok(c)) {
-        ad__tape_rewind(c, t, &recorded);
-        return once;
-    }
-    uint64_t *seen = sighting(c, hash);
-    if (seen) *seen = 0;
-    if (!r->once && c->n_plans >= c->max_plans) evict(c, victim(c));
-    if (!ad__reserve(c, &c->plans, &c->cap_plans, c->n_plans + 1, sizeof *c->plans)) return NULL;
-    plan *p = ad__plan_build(c, r, &recorded, hash);
-    ad__tape_rewind(c, t, &recorded); /* a miss and a hit leave the tape alike */
-    if (!p || r->once) return p;
-    memmove(c->plans + 1, c->plans, (size_t)c->n_plans * sizeof *c->plans);
-    c->plans[0] = p;
-    c->n_plans++;
-    return p;
-}
-
-/* ---- running ----------------------------------------------------------------------------------------------------------------- */
+/* ---- running
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 /* There is no memory for the values of a run: says which is the largest, and where it was recorded. */
 static void tell_largest(ad_context *c, const tape *t, const plan *p)
 {
     node_id at = -1;
     for (node_id i = 0; i < t->n; i++) {
-        if (!p->live[i]) continue;
+        if (!p->live[i])
+            continue;
         size_t now = ad__plan_bytes(p, i), most = at < 0 ? 0 : ad__plan_bytes(p, at);
-        if (now > most || (now == most && at >= 0 && t->node[at].site < 0)) at = i;
+        if (now > most || (now == most && at >= 0 && t->node[at].site < 0))
+            at = i;
     }
-    if (at < 0) return;
+    if (at < 0)
+        return;
     const node *n = &t->node[at];
     error_frame site = { c->frame, "site", ad__name_text(c, n->site) };
     c->error_kind = AD_ERROR_NONE;
     c->file = t->where[at].file;
     c->line = t->where[at].line;
-    if (n->site >= 0) c->frame = &site;
-    ad__fail(c, AD_ERROR_MEMORY, NULL, "out of memory: %zu bytes asked for the values of a step; the largest is ad_%s of shape %s",
+    if (n->site >= 0)
+        c->frame = &site;
+    ad__fail(c, AD_ERROR_MEMORY, NULL,
+             "out of memory: %zu bytes asked for the values of a step; the largest is ad_%s of shape %s",
              p->block_bytes, ad__op_name(n->op), ad__shape_text(c, &ad__shape_info(c, n->shape)->shape));
     c->frame = site.outer;
 }
@@ -175,33 +39,40 @@ static bool ensure_block(ad_context *c, tape *t, const plan *p)
 {
     size_t bytes = p->block_bytes;
     if (t->segments >= t->n_blocks) {
-        if (!ad__reserve(c, &t->blocks, &t->cap_blocks, t->segments + 1, sizeof *t->blocks)) return false;
-        while (t->n_blocks <= t->segments) t->blocks[t->n_blocks++] = (block){ NULL, 0 };
+        if (!ad__reserve(c, &t->blocks, &t->cap_blocks, t->segments + 1, sizeof *t->blocks))
+            return false;
+        while (t->n_blocks <= t->segments)
+            t->blocks[t->n_blocks++] = (block){ NULL, 0 };
         t->epoch = ++c->epoch;
     }
     block *b = &t->blocks[t->segments];
-    if (b->data && b->size >= bytes) return true;
+    if (b->data && b->size >= bytes)
+        return true;
     size_t size = 4096;
-    while (size < bytes && size < 1 << 20) size *= 2; /* small ones seldom move */
-    if (size < bytes) size = bytes;
+    while (size < bytes && size < 1 << 20)
+        size *= 2; /* small ones seldom move */
+    if (size < bytes)
+        size = bytes;
     void *data = c->backend->memory_new(c->backend_state, size);
     if (!data) {
         tell_largest(c, t, p);
         return false;
     }
-    if (b->data) c->backend->memory_free(c->backend_state, b->data);
+    if (b->data)
+        c->backend->memory_free(c->backend_state, b->data);
     *b = (block){ data, size };
     t->epoch = ++c->epoch;
     return true;
 }
 
-/* Before a small plan's first run: what its values leave free of their lines is read and written by kernels that know no
- * remainder. Its content is of no account, but what memory held before may be denormal as numbers, and slow in every
+/* Before a small plan's first run: what its values leave free of their lines is read and written by kernels that know
+ * no remainder. Its content is of no account, but what memory held before may be denormal as numbers, and slow in every
  * run. */
 static bool begin_clear(ad_context *c, const tape *t, plan *p)
 {
     enum { SMALL = 1 << 16 };
-    if (p->begun || !p->program || p->block_bytes > SMALL) return true;
+    if (p->begun || !p->program || p->block_bytes > SMALL)
+        return true;
     p->begun = true;
     return c->backend->clear(c->backend_state, t->blocks[t->segments].data, p->block_bytes);
 }
@@ -209,8 +80,10 @@ static bool begin_clear(ad_context *c, const tape *t, plan *p)
 /* Room to note places in, made before the run: nothing may fail once states have changed. */
 static bool ensure_places(ad_context *c, tape *t)
 {
-    if (!ad__reserve(c, &t->place, &t->cap_place, t->n, sizeof *t->place)) return false;
-    while (t->n_placed < t->n) t->place[t->n_placed++] = (place){ .kind = PLACE_NONE };
+    if (!ad__reserve(c, &t->place, &t->cap_place, t->n, sizeof *t->place))
+        return false;
+    while (t->n_placed < t->n)
+        t->place[t->n_placed++] = (place){ .kind = PLACE_NONE };
     return true;
 }
 
@@ -220,18 +93,23 @@ static void note_places(const plan *p, tape *t, const run_request *r, bool commi
     if (!r->final) {
         for (int32_t i = 0; i < t->n; i++) {
             int op = p->node[i].op;
-            if (op == OP_input || op == OP_state || op == OP_scalar || op == OP_constant) continue;
-            if ((op == OP_assign || op == OP_guard) && !committed) continue;
+            if (op == OP_input || op == OP_state || op == OP_scalar || op == OP_constant)
+                continue;
+            if ((op == OP_assign || op == OP_guard) && !committed)
+                continue;
             const place *at = &p->place[p->same[i]];
-            if (p->live[p->same[i]] && at->kind != PLACE_NONE) t->place[i] = *at;
+            if (p->live[p->same[i]] && at->kind != PLACE_NONE)
+                t->place[i] = *at;
         }
     }
-    for (int i = 0; i < r->n_roots; i++) t->place[r->roots[i]] = p->place[ad__plan_source(p, r->roots[i])];
+    for (int i = 0; i < r->n_roots; i++)
+        t->place[r->roots[i]] = p->place[ad__plan_source(p, r->roots[i])];
 }
 
 static bool report(ad_context *c, const plan *p, const tape *t, const run_outcome *o)
 {
-    if (o->bad_index < 0) return ad__ok(c);
+    if (o->bad_index < 0)
+        return ad__ok(c);
     const node *n = &p->node[o->bad_index];
     if (o->bad_index < t->n) {
         c->file = t->where[o->bad_index].file;
@@ -247,7 +125,8 @@ static bool report(ad_context *c, const plan *p, const tape *t, const run_outcom
 static bool needs_bound(const plan *p, int32_t slot)
 {
     for (int32_t i = 0; i < p->n; i++)
-        if (p->live[i] && p->node[i].op == OP_input && p->node[i].bind == slot) return true;
+        if (p->live[i] && p->node[i].op == OP_input && p->node[i].bind == slot)
+            return true;
     return false;
 }
 
@@ -259,7 +138,8 @@ static bool append_run(ad_context *c, tape *t, const run_request *r)
         ad__fail(c, AD_ERROR_LIMIT, NULL, "a run request with %d attributes", r->n_attrs);
         return false;
     }
-    if (r->n_attrs) memcpy(attrs + 2, r->attrs, (size_t)r->n_attrs * sizeof *attrs);
+    if (r->n_attrs)
+        memcpy(attrs + 2, r->attrs, (size_t)r->n_attrs * sizeof *attrs);
     int32_t site = t->site;
     t->site = -1;
     node_id mark = ad__append(c, OP_run, AD_REAL, 0, r->roots, r->n_roots, attrs, r->n_attrs + 2, -1);
@@ -270,8 +150,10 @@ static bool append_run(ad_context *c, tape *t, const run_request *r)
 static bool run_plan(ad_context *c, const run_request *r, plan *p, bool *finite)
 {
     tape *t = c->tape;
-    if (!ensure_block(c, t, p) || !begin_clear(c, t, p) || !ensure_places(c, t)) return false;
-    if (!ad__reserve(c, &t->bound_data, &t->cap_bound_data, t->n_bound, sizeof *t->bound_data)) return false;
+    if (!ensure_block(c, t, p) || !begin_clear(c, t, p) || !ensure_places(c, t))
+        return false;
+    if (!ad__reserve(c, &t->bound_data, &t->cap_bound_data, t->n_bound, sizeof *t->bound_data))
+        return false;
     for (int64_t i = 0; i < t->n_bound; i++) {
         const tensor *x = ad__tensor(c, t->bound[i]);
         t->bound_data[i] = x ? x->data : NULL;
@@ -285,27 +167,33 @@ static bool run_plan(ad_context *c, const run_request *r, plan *p, bool *finite)
     run_outcome o = { .finite = true, .bad_index = -1 };
     bool ran = p->program ? c->backend->run(c->backend_state, p->program, &bind, &o)
                           : c->backend->interpret(c->backend_state, p, &bind, &o);
-    if (!ran || !report(c, p, t, &o)) return false;
-    if (finite) *finite = o.finite;
+    if (!ran || !report(c, p, t, &o))
+        return false;
+    if (finite)
+        *finite = o.finite;
     note_places(p, t, r, r->commit && o.finite);
     t->segments++;
-    if (t->layout || !p->program) t->layout = ad__mix(2 * t->layout + !p->program);
+    if (t->layout || !p->program)
+        t->layout = ad__mix(2 * t->layout + !p->program);
     return true;
 }
 
 /* A run whose plan is forgotten again, behind the counters' back. */
 static bool run_once(ad_context *c, const run_request *r)
 {
-    plan *p = build(c, r, 0);
+    plan *p = ad__cache_pass(c, r);
     bool ran = p && run_plan(c, r, p, NULL);
-    if (p && p->program) ad__plan_free(c, p);
+    if (p && p->program)
+        ad__plan_free(c, p);
     return ran;
 }
 
 bool ad__run(ad_context *c, const run_request *r, bool *finite)
 {
-    if (finite) *finite = true;
-    if (!ad__ok(c)) return false;
+    if (finite)
+        *finite = true;
+    if (!ad__ok(c))
+        return false;
     if (r->once && !c->backend->interpret) { /* what had to be compiled is kept */
         run_request kept = *r;
         kept.once = false;
@@ -313,22 +201,24 @@ bool ad__run(ad_context *c, const run_request *r, bool *finite)
     }
     tape *t = c->tape;
     bool known = r->serial && c->n_plans && c->plans[0]->serial == *r->serial;
-    if (!known && !append_run(c, t, r)) return false;
-    if (!t->segments) t->layout = 0;
-    if (r->once) return run_once(c, r);
-    uint64_t hash = 0;
-    plan *p = known ? c->plans[0] : find(c, t, &hash);
-    bool met = p || sighting(c, hash);
-    c->counters.hits += met;
-    c->counters.misses += !met;
-    if (!p && !(p = build(c, r, hash))) return false;
-    if (r->serial) *r->serial = p->serial;
+    if (!known && !append_run(c, t, r))
+        return false;
+    if (!t->segments)
+        t->layout = 0;
+    if (r->once)
+        return run_once(c, r);
+    plan *p = ad__cache_plan(c, r, known);
+    if (!p)
+        return false;
+    if (r->serial)
+        *r->serial = p->serial;
     c->counters.nodes = (uint64_t)p->n;
     c->counters.steps = (uint64_t)p->n_items;
     return run_plan(c, r, p, finite);
 }
 
-/* ---- what comes back ------------------------------------------------------------------------------------------------------------ */
+/* ---- what comes back
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* Where the elements of a computed node lie (of a weighted total: its double); NULL after an error. */
 static const void *value_of(ad_context *c, node_id id)
@@ -337,13 +227,16 @@ static const void *value_of(ad_context *c, node_id id)
     const place found = ad__place(t, id), *at = &found;
     bool total = t->node[id].op == OP_weighted_total;
     const char *from = NULL;
-    if (at->kind == PLACE_BLOCK) from = (const char *)t->blocks[at->index].data + at->offset + (total ? sizeof(double) : 0);
-    if (at->kind == PLACE_TENSOR) from = c->tensors[at->index].data;
+    if (at->kind == PLACE_BLOCK)
+        from = (const char *)t->blocks[at->index].data + at->offset + (total ? sizeof(double) : 0);
+    if (at->kind == PLACE_TENSOR)
+        from = c->tensors[at->index].data;
     if (at->kind == PLACE_BOUND) {
         const tensor *x = ad__tensor(c, t->bound[at->index]);
         from = x ? x->data : NULL;
     }
-    if (!from) ad__fail(c, AD_ERROR_STALE, NULL, "a value was read that no run computed, or whose tensor was freed");
+    if (!from)
+        ad__fail(c, AD_ERROR_STALE, NULL, "a value was read that no run computed, or whose tensor was freed");
     return from;
 }
 
@@ -361,11 +254,21 @@ static void fill_nan(void *out, ad_source type, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
         switch (type) {
-        case AD_FROM_FLOAT: ((float *)out)[i] = NAN; break;
-        case AD_FROM_DOUBLE: ((double *)out)[i] = NAN; break;
-        case AD_FROM_INT: ((int *)out)[i] = 0; break;
-        case AD_FROM_INT64: ((int64_t *)out)[i] = 0; break;
-        case AD_FROM_BYTE: ((uint8_t *)out)[i] = 0; break;
+        case AD_FROM_FLOAT:
+            ((float *)out)[i] = NAN;
+            break;
+        case AD_FROM_DOUBLE:
+            ((double *)out)[i] = NAN;
+            break;
+        case AD_FROM_INT:
+            ((int *)out)[i] = 0;
+            break;
+        case AD_FROM_INT64:
+            ((int64_t *)out)[i] = 0;
+            break;
+        case AD_FROM_BYTE:
+            ((uint8_t *)out)[i] = 0;
+            break;
         }
     }
 }
@@ -375,31 +278,37 @@ static bool read_elements(ad_context *c, ad_tensor *x, void *out, ad_source type
 {
     const tensor *p = ad__ok(c) ? ad__tensor(c, x) : NULL;
     node_id id = p ? -1 : ad__node(c, x, "the tensor that is read");
-    if (!p && id < 0) return false;
+    if (!p && id < 0)
+        return false;
     if (id >= 0 && c->tape->node[id].op == OP_state) { /* its value lies there already */
         const int64_t *known = ad__attrs(c->tape, id);
         const tensor *state = &c->tensors[known[1]];
-        if (state->kind == TENSOR_STATE && state->serial == known[0]) p = state;
+        if (state->kind == TENSOR_STATE && state->serial == known[0])
+            p = state;
     }
     int dtype = p ? p->dtype : c->tape->node[id].dtype;
     int64_t size = ad__shape_info(c, p ? p->shape : c->tape->node[id].shape)->size;
     if (n != size || (!out && n)) {
-        ad__fail(c, AD_ERROR_SHAPE, NULL, "ad_read: room for %lld elements, the tensor has %lld", (long long)n, (long long)size);
+        ad__fail(c, AD_ERROR_SHAPE, NULL, "ad_read: room for %lld elements, the tensor has %lld", (long long)n,
+                 (long long)size);
         return false;
     }
-    if (n == 0) return true;
+    if (n == 0)
+        return true;
     if (id >= 0 && ad__place(c->tape, id).kind == PLACE_NONE &&
         !ad__run(c, &(run_request){ .roots = &id, .n_roots = 1 }, NULL))
         return false;
     if (id >= 0 && c->tape->node[id].op == OP_weighted_total) {
         double total;
-        if (!ad__fetch(c, id, &total, 1)) return false;
+        if (!ad__fetch(c, id, &total, 1))
+            return false;
         ad__from_tensor(out, type, &total, AD_REAL, AD_DOUBLE, 1);
         return true;
     }
     bool borrowed = p && p->kind == TENSOR_BORROWED;
     const void *from = p ? p->data : value_of(c, id);
-    if (!from) return false;
+    if (!from)
+        return false;
     const void *host = borrowed ? from : c->backend->host_pointer(c->backend_state, (void *)(uintptr_t)from);
     if (host) {
         ad__from_tensor(out, type, host, dtype, c->precision, n);
@@ -407,56 +316,68 @@ static bool read_elements(ad_context *c, ad_tensor *x, void *out, ad_source type
     }
     size_t bytes = (size_t)n * ad__dtype_bytes(c, dtype);
     char few[64], *staged = bytes <= sizeof few ? few : ad__allocate(c, NULL, bytes);
-    if (!staged) return false;
+    if (!staged)
+        return false;
     bool done = c->backend->download(c->backend_state, staged, from, bytes);
-    if (done) ad__from_tensor(out, type, staged, dtype, c->precision, n);
-    if (staged != few) ad__allocate(c, staged, 0);
+    if (done)
+        ad__from_tensor(out, type, staged, dtype, c->precision, n);
+    if (staged != few)
+        ad__allocate(c, staged, 0);
     return done;
 }
 
-bool (ad_read_data)(ad_tensor *x, void *out, ad_source type, int64_t n)
+bool(ad_read_data)(ad_tensor *x, void *out, ad_source type, int64_t n)
 {
     ad_context *c = ad__current();
-    if (c && read_elements(c, x, out, type, n)) return true;
-    if (out) fill_nan(out, type, n);
+    if (c && read_elements(c, x, out, type, n))
+        return true;
+    if (out)
+        fill_nan(out, type, n);
     return false;
 }
 
-double (ad_item)(ad_tensor *x)
+double(ad_item)(ad_tensor *x)
 {
     double value;
     return ad_read_data(x, &value, AD_FROM_DOUBLE, 1) ? value : NAN;
 }
 
-/* ---- totals and assignments --------------------------------------------------------------------------------------------------------- */
+/* ---- totals and assignments
+ * --------------------------------------------------------------------------------------------------------- */
 
 ad_tensor *(ad_weighted_total)(ad_tensor *const *x, const double *weight, int n)
 {
     ad_context *c = ad__open_context();
     node_id *in = c ? ad__step_bytes(c, (size_t)(2 * n + 1) * sizeof *in) : NULL;
-    if (!in) return AD_NIL;
+    if (!in)
+        return AD_NIL;
     for (int i = 0; i < n; i++) {
-        if ((in[2 * i] = ad__node(c, x[i], "a term of ad_weighted_total")) < 0) return AD_NIL;
-        if (c->tape->node[in[2 * i]].dtype != AD_REAL) in[2 * i] = ad__node(c, ad_cast_real(x[i]), "a term");
+        if ((in[2 * i] = ad__node(c, x[i], "a term of ad_weighted_total")) < 0)
+            return AD_NIL;
+        if (c->tape->node[in[2 * i]].dtype != AD_REAL)
+            in[2 * i] = ad__node(c, ad_cast_real(x[i]), "a term");
         in[2 * i + 1] = i && weight[i] == weight[i - 1] ? in[2 * i - 1] /* as mostly */
                                                         : ad__scalar_of_slot(c, ad__bind_scalar(c, weight[i]));
-        if (in[2 * i + 1] < 0) return AD_NIL;
+        if (in[2 * i + 1] < 0)
+            return AD_NIL;
     }
     return ad__handle(c, ad__append(c, OP_weighted_total, AD_REAL, ad__shape(c, &AD_SCALAR), in, 2 * n, NULL, 0, -1));
 }
 void ad__gradient_weighted_total(ad_context *c, node_id y, node_id g, const bool *want, node_id *d)
 {
     for (int i = 0; i < c->tape->node[y].n_inputs; i += 2) {
-        if (!want[i]) continue;
+        if (!want[i])
+            continue;
         node_id w = ad__op2(c, OP_mul, g, ad__inputs(c->tape, y)[i + 1]);
         d[i] = ad__expand_to(c, w, c->tape->node[ad__inputs(c->tape, y)[i]].shape);
     }
 }
 
-void (ad_assign)(ad_tensor *state, ad_tensor *value)
+void(ad_assign)(ad_tensor *state, ad_tensor *value)
 {
     ad_context *c = ad__open_context();
-    if (!c) return;
+    if (!c)
+        return;
     const tensor *s = ad__tensor(c, state);
     if (!s || s->kind != TENSOR_STATE) {
         ad__fail(c, AD_ERROR_ARGUMENT, "make it with ad_state", "ad_assign: the first argument is not a state");
@@ -464,7 +385,8 @@ void (ad_assign)(ad_tensor *state, ad_tensor *value)
     }
     int32_t shape = s->shape;
     node_id to = ad__node(c, state, "ad_assign's state"), from = ad__node(c, value, "ad_assign's value");
-    if (from < 0) return;
+    if (from < 0)
+        return;
     if (c->tape->node[from].shape != shape) {
         ad__fail(c, AD_ERROR_SHAPE, NULL, "ad_assign: a value of shape %s for a state of shape %s",
                  ad__shape_text(c, &ad__shape_of(c, from)->shape), ad__shape_text(c, &ad__shape_info(c, shape)->shape));
@@ -475,7 +397,8 @@ void (ad_assign)(ad_tensor *state, ad_tensor *value)
         source = ad__inputs(c->tape, source)[0];
     if (c->tape->node[source].op == OP_state) /* copied first: another assignment may change that state */
         from = ad__op2(c, OP_mul, from, ad__constant(c, 1));
-    if (from >= 0) ad__append(c, OP_assign, AD_REAL, shape, (node_id[]){ to, from }, 2, NULL, 0, -1);
+    if (from >= 0)
+        ad__append(c, OP_assign, AD_REAL, shape, (node_id[]){ to, from }, 2, NULL, 0, -1);
 }
 
 void ad__guard(ad_context *c, const node_id *x, int n)
@@ -490,18 +413,22 @@ static bool guard_values(ad_context *c, void *user)
     const tape *t = c->tape;
     int n = 0;
     node_id *values = ad__step_bytes(c, (size_t)(t->n + 1) * sizeof *values);
-    if (!values) return false;
+    if (!values)
+        return false;
     for (node_id i = 0; i < t->n; i++)
-        if (t->node[i].op == OP_assign && ad__place(t, i).kind == PLACE_NONE) values[n++] = ad__inputs(t, i)[1];
+        if (t->node[i].op == OP_assign && ad__place(t, i).kind == PLACE_NONE)
+            values[n++] = ad__inputs(t, i)[1];
     ad__guard(c, values, n);
     return ad__ok(c);
 }
 
-bool (ad_commit)(void)
+bool(ad_commit)(void)
 {
     ad_context *c = ad__open_context();
     bool finite = true;
-    if (!c || !ad__run(c, &(run_request){ .commit = true, .expand = guard_values }, &finite)) return false;
-    if (!finite) ad__fail(c, AD_ERROR_NONFINITE, NULL, "ad_commit: a value to be assigned is not finite; no state has changed");
+    if (!c || !ad__run(c, &(run_request){ .commit = true, .expand = guard_values }, &finite))
+        return false;
+    if (!finite)
+        ad__fail(c, AD_ERROR_NONFINITE, NULL, "ad_commit: a value to be assigned is not finite; no state has changed");
     return finite;
 }

@@ -74,13 +74,13 @@ struct tape {
     int64_t cap_bound_data;
     block *blocks;
     int64_t n_blocks, cap_blocks;
-    uint64_t epoch; /* unique in the context; changes when a block moves */
-    int segments;   /* runs so far */
+    uint64_t epoch;  /* unique in the context; changes when a block moves */
+    int segments;    /* runs so far */
     uint64_t layout; /* tells which of them had lean plans, whose values lie elsewhere; 0: none */
-    uint64_t key;   /* of this tape's draws: mix(seed, stream, high half of run) */
-    uint32_t run;   /* low half */
-    int32_t site;   /* current site, recorded into nodes */
-    int32_t draws;  /* anonymous draws so far */
+    uint64_t key;    /* of this tape's draws: mix(seed, stream, high half of run) */
+    uint32_t run;    /* low half */
+    int32_t site;    /* current site, recorded into nodes */
+    int32_t draws;   /* anonymous draws so far */
     struct {
         int64_t bits;
         node_id node;
@@ -90,7 +90,7 @@ struct tape {
 
     void **object; /* of ad__object_new */
     int64_t n_objects, cap_objects;
-    step_chunk *chunks, *chunk; /* first, current */
+    step_chunk *chunks, *chunk;   /* first, current */
     char *free_bytes, *end_bytes; /* what is left of the current one */
 };
 
@@ -168,8 +168,8 @@ static inline bool ad__room(const ad_context *c, const tape *t, int n_inputs, in
            t->n_attrs + n_attrs <= t->cap_attrs;
 }
 /* Appends a node whose inputs and attributes are about to be written behind those of the others. There is room. */
-static inline node_id ad__push(const ad_context *c, tape *t, int op, int dtype, int32_t shape, int n_inputs, int n_attrs,
-                               int32_t bind)
+static inline node_id ad__push(const ad_context *c, tape *t, int op, int dtype, int32_t shape, int n_inputs,
+                               int n_attrs, int32_t bind)
 {
     node_id id = (node_id)t->n++;
     t->node[id] = (node){ (uint16_t)op,        (uint8_t)dtype, (uint8_t)n_attrs, shape, (int32_t)t->n_inputs, n_inputs,
@@ -184,8 +184,8 @@ static inline bool ad__has_other_shape(const node *n, int32_t shape)
     return n->shape && n->shape != shape;
 }
 /* What nearly every recording is: reals of one shape or scalars, and room for the node. -1, without an error, where it
- * is not so: ad__elementwise does the rest, in two hundred instructions for some thirty here. Operands are nodes of tape
- * t, those beyond the arity repeat the first one; all are kept apart, in registers. */
+ * is not so: ad__elementwise does the rest, in two hundred instructions for some thirty here. Operands are nodes of
+ * tape t, those beyond the arity repeat the first one; all are kept apart, in registers. */
 static inline __attribute__((always_inline)) node_id ad__append_plain(const ad_context *c, tape *t, int op, int arity,
                                                                       node_id x, node_id y, node_id z, node_id w)
 {

@@ -10,8 +10,8 @@
 typedef void elementwise_kernel(int64_t n, void *out, const void *a, const void *b, const void *c, const void *d);
 
 /* One operation of a small program, with its addresses, on one element or on whole lines of 64 bytes: n elements. It
- * gives the bits of the loop above, and goes on to the operation behind it, so that nothing stands between two; the last
- * is small_end. */
+ * gives the bits of the loop above, and goes on to the operation behind it, so that nothing stands between two; the
+ * last is small_end. */
 typedef struct small_op small_op;
 typedef void small_kernel(const small_op *o);
 struct small_op {
@@ -39,10 +39,10 @@ typedef struct cpu_kernels {
     elementwise_kernel *pair[N_ELEMENTWISE];
     small_kernel *scalar_pair[N_ELEMENTWISE], *lines_pair[N_ELEMENTWISE];
     small_kernel *small_copy, *small_splat, *small_clear, *small_end; /* one element; one into lines; zeros; nothing */
-    void (*splat)(int64_t n, void *out, const void *value); /* out[i] = *value */
-    void (*store)(void *out, int64_t i, double value);      /* ((real *)out)[i] = value, from a double */
-    void (*store_apart)(int64_t n, const double *value, void *out); /* each a real at the start of its own 8 bytes */
-    void (*arange)(int64_t from, int64_t n, void *out);     /* from, from + 1, ... */
+    void (*splat)(int64_t n, void *out, const void *value);           /* out[i] = *value */
+    void (*store)(void *out, int64_t i, double value);                /* ((real *)out)[i] = value, from a double */
+    void (*store_apart)(int64_t n, const double *value, void *out);   /* each a real at the start of its own 8 bytes */
+    void (*arange)(int64_t from, int64_t n, void *out);               /* from, from + 1, ... */
 
     /* x (rows, n) -> out (rows): each row's sum or maximum, in an order fixed by n alone */
     void (*sum_rows)(int64_t rows, int64_t n, const void *x, void *out);

@@ -135,8 +135,9 @@ static void fill_splats(const cpu_step *s, const tile_program *t, int64_t n, cha
 /* ---- programs of one tile: small models are made of them --------------------------------------------------------- */
 
 /* Memory other than the user's comes in whole lines, and so do the pieces of scratch: operations run to the end of the
- * last one, where they need no remainder. What they make of the elements behind the size, nobody reads; but what a state
- * keeps there comes back at the next run, and is cleared, or it decays in time to denormal numbers, which are slow. */
+ * last one, where they need no remainder. What they make of the elements behind the size, nobody reads; but what a
+ * state keeps there comes back at the next run, and is cleared, or it decays in time to denormal numbers, which are
+ * slow. */
 static int64_t whole_lines(int64_t size, size_t element)
 {
     int64_t line = LINE / (int64_t)element;
