@@ -16,12 +16,13 @@ import os
 import pathlib
 import platform
 import re
-import signal
 import statistics
 import subprocess
 import sys
 from importlib import metadata
 from importlib.util import find_spec
+
+from contest import Contestant, rows_of
 
 HERE = pathlib.Path(__file__).resolve().parent
 PEERS = ['pyro', 'pyro_jit', 'torch', 'numpyro', 'numpyro_scan']
@@ -31,37 +32,6 @@ WORK = [('vae_step/256', 1), ('vae_step/256', 2), ('vae_step/4096', 1), ('vae_st
         ('regression', 1), ('schools', 1), ('chain', 1)]
 GPU_WORK = [('regression', 1)] + [(f'vae_step/{batch}', 1) for batch in (256, 4096, 16384, 65536)]
 MAY_RUN = {'regression': 'svi_run/regression', 'schools': 'svi_run/schools', 'chain': 'svi_run/chain'}
-
-
-class Contestant:
-    """A process that answers a line N with a number, the median of N samples."""
-
-    def __init__(self, command, environment, scale=1.0, cores=None, greets=True):
-        self.scale = scale
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-            preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None)
-        if greets and self.process.stdout.readline().strip() != 'ready':
-            self.end()
-            raise RuntimeError('it did not start: ' + ' '.join(map(str, command)))
-        self.stop()
-
-    def stop(self):
-        self.process.send_signal(signal.SIGSTOP)
-
-    def ask(self, samples):
-        self.process.send_signal(signal.SIGCONT)
-        self.process.stdin.write(f'{samples}\n')
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        self.stop()
-        return float(answer) * self.scale
-
-    def end(self):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
 
 
 class Program:
@@ -76,10 +46,6 @@ class Program:
 
     def end(self):
         pass
-
-
-def rows_of(bench):
-    return subprocess.run([bench, '--list'], check=True, capture_output=True, text=True).stdout.split()
 
 
 def contestants(o, work, threads, rows):
