@@ -36,7 +36,7 @@ double bench_now(void)
 
 typedef struct options {
     const char *filter, *data;
-    int threads, repeat;
+    int threads, repeat, losses;
     bool list, serve, first_step;
 } options;
 
@@ -44,13 +44,15 @@ static options chosen = { .filter = "*", .threads = 1, .repeat = 15 };
 const char *bench_data_folder(void) { return chosen.data; }
 int bench_threads(void) { return chosen.threads; }
 
-enum { KEY_FIRST_STEP = 0x100, KEY_SERVE };
+enum { KEY_FIRST_STEP = 0x100, KEY_SERVE, KEY_LOSSES };
 static const struct argp_option option_rows[] = {
     { "list", 'l', NULL, 0, "write the names of the rows and stop", 0 },
     { "filter", 'f', "NAME", 0, "only rows of this name; * stands for any text, ? for a character (default: *)", 0 },
     { "threads", 't', "N", 0, "threads of the steps; operations are always timed on one (default: 1)", 0 },
     { "repeat", 'r', "N", 0, "samples behind each median; a sample lasts a few milliseconds (default: 15)", 0 },
     { "data", 'd', "DIR", 0, "MNIST's folder for the steps on pictures (default: drawn digits)", 0 },
+    { "losses", KEY_LOSSES, "N", 0,
+      "write the losses of the first N steps, as hexadecimal numbers, instead of times; only rows that make steps", 0 },
     { "serve", KEY_SERVE, NULL, 0,
       "of the first row chosen: for each line N on standard input, write the median of N more samples, in "
       "microseconds", 0 },
@@ -77,6 +79,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
     case 't': o->threads = number(state, "threads", text, 1024); return 0;
     case 'r': o->repeat = number(state, "repeat", text, 100000); return 0;
     case 'd': o->data = text; return 0;
+    case KEY_LOSSES: o->losses = number(state, "losses", text, 1000000); return 0;
     case KEY_SERVE: o->serve = true; return 0;
     case KEY_FIRST_STEP: o->first_step = true; return 0;
     case ARGP_KEY_ARG: argp_error(state, "unexpected '%s'", text); return EINVAL;
@@ -153,6 +156,16 @@ static void write_line(const bench_row *row, void *state, int threads, const dou
     fflush(stdout);
 }
 
+static bool write_losses(const bench_row *row, void *state, int count)
+{
+    for (int i = 1; i <= count; i++) {
+        double loss = row->loss(state);
+        if (isnan(loss)) return false;
+        printf("%s %d %a\n", row->name, i, loss);
+    }
+    return true;
+}
+
 static bool serve(const bench_row *row, void *state, int64_t units)
 {
     char line[64];
@@ -182,10 +195,15 @@ static bool perform(const bench_row *row)
     double *us = malloc((size_t)chosen.repeat * sizeof *us);
     void *state = row->open ? row->open(row) : NULL;
     bool done = us && (state || !row->open);
+    if (chosen.losses) {
+        done = done && write_losses(row, state, chosen.losses);
+        goto end;
+    }
     int64_t units = done ? calibrate(row, state) : 0;
     done = done && units && (chosen.serve ? serve(row, state, units) : measure(row, state, units, chosen.repeat, us));
+    if (done && !chosen.serve) write_line(row, state, threads, us, chosen.repeat);
+end:
     if (!done) fprintf(stderr, "bench: %s: %s\n", row->name, *ad_error() ? ad_error() : "it failed");
-    else if (!chosen.serve) write_line(row, state, threads, us, chosen.repeat);
     if (state && row->close) row->close(state);
     free(us);
     ad_context_free(NULL);
@@ -215,7 +233,7 @@ int main(int argc, char **argv)
 
     int found = 0, failed = 0;
     for (int i = 0; i < n_rows; i++) {
-        if (fnmatch(chosen.filter, rows[i].name, 0) != 0) continue;
+        if (fnmatch(chosen.filter, rows[i].name, 0) != 0 || (chosen.losses && !rows[i].loss)) continue;
         if (chosen.list) printf("%s\n", rows[i].name);
         else if (!found && !chosen.serve) introduce();
         found++;

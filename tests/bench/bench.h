@@ -22,6 +22,8 @@ typedef struct bench_row {
     /* Instead of run, for what a stopwatch around n units cannot tell: the microseconds of one unit, NAN after an
      * error. */
     double (*sample)(void *state);
+    /* Of a row whose units are steps of SVI: makes one and returns its loss, for --losses. Else NULL. */
+    double (*loss)(void *state);
     /* Adds keys to the row's line, as `,"key":value`. May be NULL. */
     void (*tell)(void *state, FILE *out, double median_us);
 

@@ -149,11 +149,15 @@ static void *open_model(const small_model *m, bool two)
     return NULL;
 }
 static void *open_small(const bench_row *row) { return open_model(row->what, false); }
-static bool run_small(void *state, int64_t n)
+static double step_small(void *state)
 {
     const small *s = state;
+    return svi_step(s->first, s->x, s->y);
+}
+static bool run_small(void *state, int64_t n)
+{
     for (int64_t i = 0; i < n; i++)
-        if (isnan(svi_step(s->first, s->x, s->y))) return false;
+        if (isnan(step_small(state))) return false;
     return true;
 }
 /* The same steps as one run, which records only the first ones and the last. */
@@ -290,11 +294,15 @@ static void *open_training(const bench_row *row)
     close_training(t);
     return NULL;
 }
-static bool run_training(void *state, int64_t n)
+static double step_training(void *state)
 {
     training *t = state;
+    return svi_step(t->s, &t->v, t->x[t->next++ % t->n]);
+}
+static bool run_training(void *state, int64_t n)
+{
     for (int64_t i = 0; i < n; i++)
-        if (isnan(svi_step(t->s, &t->v, t->x[t->next++ % t->n]))) return false;
+        if (isnan(step_training(state))) return false;
     return true;
 }
 
@@ -373,9 +381,8 @@ static void add_training(void)
     const char *device = getenv("TAPER_DEVICE");
     size_t n = device && *device && strcmp(device, "cpu") ? sizeof steps / sizeof *steps : LARGE;
     for (size_t i = 0; i < n; i++) {
-        bench_row step = {
-            .open = open_training, .close = close_training, .run = run_training, .what = &steps[i].batch
-        };
+        bench_row step = { .open = open_training, .close = close_training, .run = run_training,
+                           .loss = step_training, .what = &steps[i].batch };
         for (int k = 0; k < PRODUCTS; k++) step.flops += flops_of(&products[k], steps[i].batch);
         bench_row all = { .open = open_alone, .close = close_alone, .run = run_alone, .what = &steps[i] };
         all.flops = step.flops;
@@ -409,6 +416,7 @@ void bench_add_models(void)
         bench_row row = { .open = open_small, .close = close_small, .what = &small_models[i] };
         for (int run = 0; run < 2; run++) {
             row.run = run ? run_small_run : run_small;
+            row.loss = run ? NULL : step_small;
             snprintf(row.name, sizeof row.name, "%s%s", run ? "svi_run/" : "", small_models[i].name);
             bench_add(&row);
         }
