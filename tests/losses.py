@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The golden losses: the first steps of the examples and of the benchmark's models, compared with tests/golden/losses.txt.
 
-Called by meson as losses.py GOLDEN LISTENER BENCH EXAMPLE...; --write before these writes the file instead. It is made
-anew only by a commit that says which losses it moves, and why.
+Called by meson as losses.py GOLDEN LISTENER BENCH EXAMPLE...; --write before these writes the file instead, which is
+what `ninja -C build golden-losses` does. Only a commit that says which losses it moves, and why, makes it anew.
 
 On the instruction set that the file names the losses must be equal to the bit. On another one sums of products differ by
 rounding: then the first hundred steps must agree within 1e-5 in float and 1e-12 in double, and later ones are not
@@ -94,6 +94,8 @@ def main(arguments):
     for name in missing:
         print(f'{name} is in the golden file alone')
     failed += len(missing)
+    if failed:
+        print('where these were moved on purpose: ninja -C build golden-losses, and say in the commit which and why')
     print(f'losses: {passed} passed, {failed} failed, 0 skipped')
     return 1 if failed or not passed else 0
 
