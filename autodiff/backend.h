@@ -1,5 +1,5 @@
 /* What runs plans. A backend fills one of these tables; the CPU's is always there, others are opened at run time.
- * Every entry but `interpret` is required. Nothing here may abort or print; failures go through ad__fail of the
+ * Every entry but `interpret`, `open_alone` and `prepare` is required. Nothing here may abort or print; failures go through ad__fail of the
  * context. */
 #ifndef AUTODIFF_BACKEND_H
 #define AUTODIFF_BACKEND_H
@@ -32,6 +32,10 @@ struct ad_backend {
     const char *(*describe)(void *state); /* one line; lives as long as the state */
     int (*set_threads)(void *state, int threads);
 
+    /* A state beside this one that runs programs on its own thread alone, without a look at the context; ended by close.
+     * NULL entry: programs do not run in several threads. NULL after an error. */
+    void *(*open_alone)(void *state);
+
     /* Memory of tensors and blocks, aligned to 64 bytes; uncleared; NULL after an error. */
     void *(*memory_new)(void *state, size_t bytes);
     void (*memory_free)(void *state, void *memory);
@@ -47,6 +51,9 @@ struct ad_backend {
      * assignments in `member`. NULL: programs are planned in full at first sight. */
     bool (*interpret)(void *state, const plan *p, const run_bind *bind, run_outcome *outcome);
     bool (*run)(void *state, void *program, const run_bind *bind, run_outcome *outcome);
+    /* Looks up, in the context's thread, the addresses that later runs with these blocks use. NULL where there is no
+     * open_alone. */
+    void (*prepare)(void *state, void *program, const run_bind *bind);
 };
 
 extern const ad_backend ad__cpu_backend;

@@ -99,7 +99,7 @@ static int64_t victim(const ad_context *c)
 
 static void evict(ad_context *c, int64_t which)
 {
-    ad__plan_free(c, c->plans[which]);
+    ad__plan_forget(c, c->plans[which]);
     c->n_plans--;
     memmove(c->plans + which, c->plans + which + 1, (size_t)(c->n_plans - which) * sizeof *c->plans);
     c->counters.evictions++;
@@ -112,7 +112,7 @@ static void evict(ad_context *c, int64_t which)
 static bool interprets(ad_context *c, const run_request *r, uint64_t hash)
 {
     enum { PATIENCE = 8, TRUST = 4 };
-    if (!(c->passes & PASS_LEAN) || !c->backend->interpret)
+    if (r->held || !(c->passes & PASS_LEAN) || !c->backend->interpret)
         return false;
     if (r->once)
         return true;

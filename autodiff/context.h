@@ -54,13 +54,14 @@ uint32_t ad__name_hash(ad_context *c, int32_t id); /* 32 bits, distinct for ever
 typedef struct shape_info {
     ad_shape shape;
     int64_t size;      /* -1: no shape uses this entry */
-    bool pinned;       /* something persistent has it */
+    int32_t holders;   /* what outlives a step and has it */
     int32_t next_free; /* of an unused entry: the next one, -1 at the end */
 } shape_info;
 enum { SHAPE_PAGE = 64 };
 int32_t ad__shape(ad_context *c, const ad_shape *s); /* id of an equal shape; -1 after an error */
 /* The id stays as long as the context: for shapes of things that outlive a step. */
 void ad__shape_pin(ad_context *c, int32_t id);
+void ad__shape_hold(ad_context *c, int32_t id, int by); /* by 1, and by -1 when that thing ends */
 /* Forgets the shapes that only steps used, and the plans with them, once there are many: a program that meets a new
  * size at every step must not grow. Called between steps. */
 void ad__shapes_trim(ad_context *c);
@@ -96,6 +97,8 @@ typedef struct tensor {
     int32_t next_free;
 } tensor;
 
+/* n elements of a tensor's dtype, its reals of this precision, converted. */
+void ad__from_tensor(void *out, ad_source type, const void *in, int dtype, ad_precision precision, int64_t n);
 tensor *ad__tensor(ad_context *c, const ad_tensor *handle); /* NULL, no error, when it is not a live persistent */
 
 typedef struct slab {

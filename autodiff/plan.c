@@ -220,6 +220,19 @@ plan *ad__plan_build(ad_context *c, const run_request *r, const tape_mark *key, 
     return NULL;
 }
 
+void ad__plan_forget(ad_context *c, plan *p)
+{
+    p->forgotten = true;
+    if (!p->holders)
+        ad__plan_free(c, p);
+}
+
+void ad__plan_release(ad_context *c, plan *p)
+{
+    if (--p->holders == 0 && p->forgotten)
+        ad__plan_free(c, p);
+}
+
 void ad__plan_free(ad_context *c, plan *p)
 {
     if (p->program)

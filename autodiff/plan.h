@@ -57,6 +57,8 @@ struct plan {
     int n_roots;
 
     bool again;    /* it was found in the cache */
+    int holders;   /* run states of held programs: it outlives its place in the cache */
+    bool forgotten; /* by the cache: its last holder frees it */
     bool begun;    /* a small one: its memory was cleared */
     void *program; /* the backend's */
 };
@@ -112,10 +114,17 @@ plan *ad__plan_build(ad_context *c, const run_request *r, const tape_mark *key, 
 plan *ad__plan_lean(ad_context *c, const run_request *r);
 void ad__lean_free(ad_context *c);
 void ad__plan_free(ad_context *c, plan *p);
+void ad__plan_forget(ad_context *c, plan *p);  /* frees it, or lets its last holder do so */
+void ad__plan_release(ad_context *c, plan *p); /* one holder less */
 
 /* The plan of the open tape, up to and with its run node: found in the cache or made; `first`: known to be the cache's
  * first. NULL after an error. */
 plan *ad__cache_plan(ad_context *c, const run_request *r, bool first);
+/* Appends the node that stands for the request: with it the open tape is the plan's key. False after an error. */
+bool ad__run_append(ad_context *c, const run_request *r);
+struct run_outcome;
+/* Makes an error of what a run of the plan of tape t reports; true where it reports none. */
+bool ad__run_report(ad_context *c, const plan *p, const tape *t, const struct run_outcome *o);
 /* A plan for one run behind the counters' back, which the cache does not keep. NULL after an error. */
 plan *ad__cache_pass(ad_context *c, const run_request *r);
 

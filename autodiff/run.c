@@ -106,7 +106,7 @@ static void note_places(const plan *p, tape *t, const run_request *r, bool commi
         t->place[r->roots[i]] = p->place[ad__plan_source(p, r->roots[i])];
 }
 
-static bool report(ad_context *c, const plan *p, const tape *t, const run_outcome *o)
+bool ad__run_report(ad_context *c, const plan *p, const tape *t, const run_outcome *o)
 {
     if (o->bad_index < 0)
         return ad__ok(c);
@@ -130,9 +130,9 @@ static bool needs_bound(const plan *p, int32_t slot)
     return false;
 }
 
-/* Appends the node that stands for the request: with it the tape is the plan's key. */
-static bool append_run(ad_context *c, tape *t, const run_request *r)
+bool ad__run_append(ad_context *c, const run_request *r)
 {
+    tape *t = c->tape;
     int64_t attrs[64] = { r->final | r->commit << 1, t->n_scalars };
     if (r->n_attrs > 62) {
         ad__fail(c, AD_ERROR_LIMIT, NULL, "a run request with %d attributes", r->n_attrs);
@@ -167,7 +167,7 @@ static bool run_plan(ad_context *c, const run_request *r, plan *p, bool *finite)
     run_outcome o = { .finite = true, .bad_index = -1 };
     bool ran = p->program ? c->backend->run(c->backend_state, p->program, &bind, &o)
                           : c->backend->interpret(c->backend_state, p, &bind, &o);
-    if (!ran || !report(c, p, t, &o))
+    if (!ran || !ad__run_report(c, p, t, &o))
         return false;
     if (finite)
         *finite = o.finite;
@@ -201,7 +201,7 @@ bool ad__run(ad_context *c, const run_request *r, bool *finite)
     }
     tape *t = c->tape;
     bool known = r->serial && c->n_plans && c->plans[0]->serial == *r->serial;
-    if (!known && !append_run(c, t, r))
+    if (!known && !ad__run_append(c, r))
         return false;
     if (!t->segments)
         t->layout = 0;
@@ -247,8 +247,6 @@ bool ad__fetch(ad_context *c, node_id id, void *out, int64_t n)
     size_t bytes = (size_t)n * (nd->op == OP_weighted_total ? sizeof(double) : ad__dtype_bytes(c, nd->dtype));
     return from && c->backend->download(c->backend_state, out, from, bytes);
 }
-
-void ad__from_tensor(void *out, ad_source type, const void *in, int dtype, ad_precision precision, int64_t n);
 
 static void fill_nan(void *out, ad_source type, int64_t n)
 {

@@ -69,10 +69,14 @@ static int32_t new_entry(ad_context *c)
     return (int32_t)c->n_shapes++;
 }
 
-void ad__shape_pin(ad_context *c, int32_t id)
+void ad__shape_hold(ad_context *c, int32_t id, int by)
 {
     if (id >= 0)
-        entry(c, id)->pinned = true;
+        entry(c, id)->holders += by;
+}
+void ad__shape_pin(ad_context *c, int32_t id)
+{
+    ad__shape_hold(c, id, 1);
 }
 
 void ad__shapes_trim(ad_context *c)
@@ -81,15 +85,15 @@ void ad__shapes_trim(ad_context *c)
         return;
     int64_t pinned = 1; /* the scalar's */
     for (int32_t id = 1; id < c->n_shapes; id++)
-        pinned += entry(c, id)->size >= 0 && entry(c, id)->pinned;
+        pinned += entry(c, id)->size >= 0 && entry(c, id)->holders;
     if (pinned > c->used_shapes / 2)
         return; /* there is little to forget */
     while (c->n_plans)
-        ad__plan_free(c, c->plans[--c->n_plans]);
+        ad__plan_forget(c, c->plans[--c->n_plans]);
     memset(c->seen, 0, sizeof c->seen);
     for (int32_t id = 1; id < c->n_shapes; id++) {
         shape_info *e = entry(c, id);
-        if (e->pinned || e->size < 0)
+        if (e->holders || e->size < 0)
             continue;
         e->size = -1;
         e->next_free = c->free_shape;

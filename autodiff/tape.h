@@ -266,6 +266,7 @@ typedef struct run_request {
     int n_roots;
     bool final;           /* nothing of this tape is used afterwards but the roots */
     bool commit;          /* run the assignments */
+    bool held;            /* the plan is for many runs: it is made in full at once */
     bool once;            /* do not keep the plan, nor count it, unless it had to be compiled */
     const int64_t *attrs; /* what `expand` depends on beside the tape: part of the plan's key */
     int n_attrs;

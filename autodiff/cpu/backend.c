@@ -111,9 +111,8 @@ static void close_state(void *state)
     ad__allocate(s->context, s, 0);
 }
 
-static void *open_state(ad_context *c, const char *device)
+static cpu_state *new_state(ad_context *c, int threads)
 {
-    (void)device;
     cpu_state *s = ad__allocate(c, NULL, sizeof *s);
     if (!s)
         return NULL;
@@ -122,12 +121,23 @@ static void *open_state(ad_context *c, const char *device)
     int bits = c->precision == AD_DOUBLE ? 64 : 32;
     s->kernels = choose_kernels(bits);
     s->gemm = gemm_kernel_best(bits);
-    if (!(s->pool = cpu_pool_new(c, c->threads > 0 ? c->threads : default_threads()))) {
-        close_state(s);
-        return NULL;
-    }
-    c->threads = cpu_pool_threads(s->pool);
+    if ((s->pool = cpu_pool_new(c, threads)))
+        return s;
+    close_state(s);
+    return NULL;
+}
+
+static void *open_state(ad_context *c, const char *device)
+{
+    (void)device;
+    cpu_state *s = new_state(c, c->threads > 0 ? c->threads : default_threads());
+    if (s)
+        c->threads = cpu_pool_threads(s->pool);
     return s;
+}
+static void *open_alone(void *state)
+{
+    return new_state(((cpu_state *)state)->context, 1);
 }
 
 static int set_threads(void *state, int threads)
@@ -306,6 +316,15 @@ static void refresh_pointers(cpu_program *p)
         p->pointer[p->bound[i]] = cpu_resolve(p, p->reference[p->bound[i]]);
 }
 
+static void prepare(void *state, void *program, const run_bind *bind)
+{
+    (void)state;
+    cpu_program *p = program;
+    p->bind = bind;
+    p->epoch = 0;
+    refresh_pointers(p);
+}
+
 static void store_scalars(const cpu_program *p)
 {
     const plan *pl = p->plan;
@@ -338,6 +357,7 @@ static bool run(void *state, void *program, const run_bind *bind, run_outcome *o
 const ad_backend ad__cpu_backend = {
     .name = "cpu",
     .open = open_state,
+    .open_alone = open_alone,
     .close = close_state,
     .describe = describe,
     .set_threads = set_threads,
@@ -351,4 +371,5 @@ const ad_backend ad__cpu_backend = {
     .release = release,
     .interpret = cpu_interpret,
     .run = run,
+    .prepare = prepare,
 };
