@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "autodiff/plan.h"
+#include "autodiff/plan/plan.h"
 
 static const backend_services services = {
     .bytes = sizeof(backend_services),

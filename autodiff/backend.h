@@ -47,7 +47,7 @@ struct ad_backend {
     /* Turns a planned program into something runnable; NULL after an error. */
     void *(*lower)(void *state, const plan *p);
     void (*release)(void *state, void *program);
-    /* Runs a lean plan (autodiff/lean.c), which is not lowered: its live nodes in order, then the guard, then the
+    /* Runs a single-use plan (autodiff/plan/single_use.c), which is not lowered: its live nodes in order, then the guard, then the
      * assignments in `member`. NULL: programs are planned in full at first sight. */
     bool (*interpret)(void *state, const plan *p, const run_bind *bind, run_outcome *outcome);
     bool (*run)(void *state, void *program, const run_bind *bind, run_outcome *outcome);

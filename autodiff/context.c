@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "autodiff/backend.h"
-#include "autodiff/plan.h"
+#include "autodiff/plan/plan.h"
 #include "autodiff/tape.h"
 
 _Thread_local ad_context *ad__thread_context;
@@ -346,7 +346,7 @@ void ad_context_free(ad_context *c)
     for (int64_t i = 0; i < c->n_plans; i++)
         ad__plan_free(c, c->plans[i]);
     ad__allocate(c, c->plans, 0);
-    ad__lean_free(c);
+    ad__single_use_free(c);
     ad__tensors_free(c);
     if (c->backend)
         c->backend->close(c->backend_state);

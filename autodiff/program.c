@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "autodiff/backend.h"
-#include "autodiff/plan.h"
+#include "autodiff/plan/plan.h"
 
 struct program {
     ad_context *context;

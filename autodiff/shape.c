@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "autodiff/backend.h"
-#include "autodiff/plan.h"
+#include "autodiff/plan/plan.h"
 
 enum { MANY_SHAPES = 1 << 13 };
 

@@ -76,7 +76,7 @@ struct tape {
     int64_t n_blocks, cap_blocks;
     uint64_t epoch;  /* unique in the context; changes when a block moves */
     int segments;    /* runs so far */
-    uint64_t layout; /* tells which of them had lean plans, whose values lie elsewhere; 0: none */
+    uint64_t layout; /* tells which of them had single-use plans, whose values lie elsewhere; 0: none */
     uint64_t key;    /* of this tape's draws: mix(seed, stream, high half of run) */
     uint32_t run;    /* low half */
     int32_t site;    /* current site, recorded into nodes */

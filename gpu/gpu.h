@@ -2,7 +2,7 @@
 #ifndef GPU_GPU_H
 #define GPU_GPU_H
 
-#include "autodiff/plan.h"
+#include "autodiff/plan/plan.h"
 #include "gpu/device.h"
 
 #define GPU_WORDS_ONLY

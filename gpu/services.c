@@ -4,7 +4,7 @@
 #include <stdio.h>
 
 #include "autodiff/backend.h"
-#include "autodiff/plan.h"
+#include "autodiff/plan/plan.h"
 
 static const backend_services *services; /* the same for every caller: set when the object is opened */
 extern const ad_backend gpu__backend;

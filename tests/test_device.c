@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "autodiff/backend.h"
-#include "autodiff/plan.h"
+#include "autodiff/plan/plan.h"
 #include "models/loader.h"
 #include "models/vae.h"
 #include "tests/emulated_device.h"

@@ -1,7 +1,7 @@
 /* Random programs with gradients: as planned, with each planner pass off, cut into segments, from the cache, with many
  * threads, and as the naive interpreter computes them; the gradients of smooth ones against central differences too.
  * Seeds are fixed; a failure names its own. */
-#include "autodiff/plan.h"
+#include "autodiff/plan/plan.h"
 #include "tests/interpret.h"
 
 enum { PROGRAMS = 2000, BATCH = 100, VALUES = 40, INPUTS = 4, MOST_RESULTS = 1 << 21 };

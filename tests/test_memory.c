@@ -1,6 +1,6 @@
 /* Memory: every allocation fails in turn, and nothing leaks, nothing breaks and the next good scope works; after warm-up a
  * repeated scope allocates nothing. The allocator of these tests counts what it gave and fails on command. */
-#include "autodiff/plan.h"
+#include "autodiff/plan/plan.h"
 #include "tests/numeric.h"
 
 #define S(...) AD_SHAPE(__VA_ARGS__)

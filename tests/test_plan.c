@@ -1,6 +1,6 @@
 /* The plan cache and what plans are: hits, misses and evictions, what makes a new plan and what does not, bounded memory
  * over many shapes, dead and repeated nodes, fused kernels. Values with each pass off are test_fuzz.c's. */
-#include "autodiff/plan.h"
+#include "autodiff/plan/plan.h"
 #include "tests/numeric.h"
 
 #define S(...) AD_SHAPE(__VA_ARGS__)

@@ -7,7 +7,7 @@
 #include "autodiff/cpu/gemm.h"
 #include "autodiff/cpu/kernels.h"
 #include "autodiff/cpu/pool.h"
-#include "autodiff/plan.h"
+#include "autodiff/plan/plan.h"
 
 enum {
     TILE = 256,       /* elements of an elementwise item that go through all its members at once: they stay in L1 */

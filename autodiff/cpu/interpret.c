@@ -1,4 +1,4 @@
-/* Running a lean plan: node by node as the tape has them, without lowering them first. Elementwise nodes call their
+/* Running a single-use plan: node by node as the tape has them, without lowering them first. Elementwise nodes call their
  * kernels at once; others are lowered one at a time to a program that is used again for the next. Called through the
  * backend's table. Every value has its bits from the kernels that lowered plans use, cut alike. */
 #include <string.h>

@@ -1,13 +1,23 @@
-/* The pass that makes items: which nodes run together, and in which order.
+/* The pass that makes items: which nodes run together, and in which order. Called by build.c once it is known what is
+ * needed; epilogue.c and memory.c take its items from there.
  *
- * Elementwise nodes of one loop shape join an item when nothing they read can depend on it: every operand lies in the
- * item itself or at a smaller depth. Depth grows along every path between items, so no cycle can arise, and depth order
- * is an order to run in. Updates of states, which nothing else of the run reads, come after the gate. */
+ * Elementwise nodes of one loop shape join an item when nothing that they read can depend on it: every operand lies in the
+ * item itself or at a smaller depth. Depth grows along every path between items, so no cycle can arise, and depth order is
+ * an order to run in. Updates of states, which nothing else of the run reads, are of a later phase: after the gate.
+ *
+ * Three ways in which nodes come together, in the order of their code:
+ *   join   a node goes to a recent item of its shape that has one of its operands, or shares one with it
+ *   sink   an item that only one other item reads moves into that one
+ *   order  items by phase and depth, their members one after another */
 #include <string.h>
 
-#include "autodiff/plan.h"
+#include "autodiff/plan/plan.h"
 
-enum { GATE = 1 << 29, LAST = GATE + GATE, MOST_MEMBERS = 48, LOOK_BACK = 8, SMALL = 512 };
+enum {
+    MOST_MEMBERS = 48, /* of an item: its slots lie in the first-level cache */
+    LOOK_BACK = 8,     /* items of a shape that a node tries to join */
+    SMALL = 512        /* elements; up to here nodes of one shape join even unrelated: a kernel's start costs more */
+};
 
 static bool is_source(int op)
 {
@@ -18,108 +28,116 @@ static bool is_view(int op)
     return op == OP_reshape || op == OP_stop_gradient;
 }
 
-/* One number made a tensor, reshaped, made larger, is one number still: so the gradient of a sum over some axes. */
-static int32_t number_behind(const plan *p, int32_t id, int32_t *shape)
-{
-    int32_t from = ad__plan_source(p, id), of;
-    if (from == id || p->node[from].op != OP_expand || p->done[from])
-        return -1;
-    int32_t number = ad__plan_operand(p, from, &of);
-    const shape_info *s = ad__shape_info(p->context, of);
-    if (s->size != 1 || s->shape.rank > ad__shape_info(p->context, p->node[id].shape)->shape.rank)
-        return -1;
-    *shape = of;
-    return number;
-}
-
-int32_t ad__plan_operand(const plan *p, int32_t id, int32_t *shape)
-{
-    id = p->same[id];
-    while ((p->node[id].op == OP_expand || p->node[id].op == OP_stop_gradient) && !p->done[id])
-        id = p->same[plan_inputs(p, id)[0]];
-    int32_t of = p->node[id].shape, number = p->node[id].op == OP_reshape ? number_behind(p, id, &of) : -1;
-    if (shape)
-        *shape = of;
-    return number >= 0 ? number : ad__plan_source(p, id);
-}
-
-/* Expansions that someone must read as memory: all but elementwise readers. */
-static void mark_expanded(plan *p)
+/* Marks what must lie in memory: what is read otherwise than through an expansion, and what outlives the run. An expansion
+ * that is not marked is never made, since its readers, all elementwise, look through it. */
+static void mark_memory(plan *p)
 {
     for (int32_t i = 0; i < p->n; i++) {
         if (!p->live[i] || is_view(p->node[i].op) || p->done[i])
             continue;
-        const int32_t *in = plan_inputs(p, i);
-        bool elementwise = p->node[i].op < N_ELEMENTWISE;
         if (p->node[i].op == OP_expand)
             continue; /* decided by its own readers below */
         for (int j = 0; j < p->node[i].n_inputs; j++)
-            p->kept[elementwise ? ad__plan_operand(p, in[j], NULL) : ad__plan_source(p, in[j])] |= 2;
+            p->kept[ad__plan_read(p, i, j)] |= KEPT_IN_MEMORY;
     }
     for (int i = 0; i < p->n_roots; i++)
-        p->kept[ad__plan_source(p, p->root[i])] |= 3;
+        p->kept[ad__plan_source(p, p->root[i])] |= KEPT_AFTER_RUN | KEPT_IN_MEMORY;
     for (int32_t i = p->n - 1; i >= 0; i--) /* an expansion that is made reads its own source as memory */
-        if (p->live[i] && p->node[i].op == OP_expand && p->kept[i] & 2)
-            p->kept[ad__plan_operand(p, i, NULL)] |= 2;
+        if (p->live[i] && p->node[i].op == OP_expand && p->kept[i] & KEPT_IN_MEMORY)
+            p->kept[ad__plan_read(p, i, 0)] |= KEPT_IN_MEMORY;
 }
+
+/* ---- joining ----------------------------------------------------------------------------------------------------- */
 
 typedef struct fuser {
     plan *p;
     int32_t *next;     /* per node: next member of its item, or -1 */
-    int32_t *tail;     /* per item */
+    int32_t *tail;     /* per item: its last member */
     int32_t *recent;   /* per shape: latest item of that loop shape, or -1 */
     int32_t *previous; /* per item: the item of the same loop shape before it */
 } fuser;
 
-static int32_t depth_of(const plan *p, int32_t id)
+static plan_phase phase_of(const plan *p, int32_t id)
 {
-    return p->item_of[id] < 0 ? 0 : p->item[p->item_of[id]].depth;
+    int op = p->node[id].op;
+    return op == OP_guard    ? PHASE_GUARD
+           : op == OP_assign ? PHASE_ASSIGN
+                             : p->live[id] & LIVE_BEFORE_GATE ? PHASE_COMPUTE
+                                                              : PHASE_UPDATE;
 }
 
-static int32_t new_item(fuser *f, int32_t id, int32_t shape, int32_t depth)
+/* How deep in a phase the value of a node comes: 0 where it is there before the phase begins. */
+static int32_t depth_in(const plan *p, plan_phase phase, int32_t id)
+{
+    int32_t k = p->item_of[id];
+    return k < 0 || p->item[k].phase < phase ? 0 : p->item[k].depth;
+}
+
+/* The depth of a node of a phase that begins an item of its own. */
+static int32_t depth_after(const plan *p, plan_phase phase, int32_t id)
+{
+    int32_t deepest = 0;
+    for (int j = 0; j < p->node[id].n_inputs; j++) {
+        int32_t depth = depth_in(p, phase, ad__plan_read(p, id, j));
+        deepest = depth > deepest ? depth : deepest;
+    }
+    return deepest + 1;
+}
+
+static void new_item(fuser *f, int32_t id, int32_t shape)
 {
     plan *p = f->p;
+    plan_phase phase = phase_of(p, id);
     int32_t k = p->n_items++;
-    p->item[k] = (plan_item){ .first = id, .count = 1, .depth = depth, .shape = shape };
+    p->item[k] = (plan_item){
+        .first = id, .count = 1, .phase = phase, .depth = depth_after(p, phase, id), .shape = shape
+    };
     f->tail[k] = id;
     p->item_of[id] = k;
     if (shape >= 0) {
         f->previous[k] = f->recent[shape];
         f->recent[shape] = k;
     }
-    return k;
 }
 
+/* Whether item k has a member that computes one of a node's operands (n of them, in[]). */
+static bool computes_one(const plan *p, int32_t k, const int32_t *in, int n)
+{
+    for (int j = 0; j < n; j++)
+        if (p->item_of[in[j]] == k)
+            return true;
+    return false;
+}
+
+/* Whether item k has a member that reads one of a node's operands too, and that is worth a look: more than a number. */
+static bool shares_one(const fuser *f, int32_t k, const int32_t *in, int n)
+{
+    const plan *p = f->p;
+    for (int32_t m = p->item[k].first; m >= 0; m = f->next[m])
+        for (int i = 0; i < p->node[m].n_inputs; i++)
+            for (int j = 0; j < n; j++)
+                if (plan_size(p, in[j]) > 1 && ad__plan_read(p, m, i) == in[j])
+                    return true;
+    return false;
+}
+
+/* Adds an elementwise node to a recent item of its shape and phase that none of its operands comes after, or makes one. */
 static void add_elementwise(fuser *f, int32_t id)
 {
     plan *p = f->p;
     const node *n = &p->node[id];
-    bool small = plan_size(p, id) <= SMALL, update = !(p->live[id] & 2);
-    int32_t base = update ? GATE : 0;
-    int32_t in[4], deepest = base;
-    for (int j = 0; j < n->n_inputs; j++) {
-        in[j] = ad__plan_operand(p, plan_inputs(p, id)[j], NULL);
-        int32_t depth = depth_of(p, in[j]);
-        if (depth > deepest)
-            deepest = depth;
-    }
+    plan_phase phase = phase_of(p, id);
+    bool small = plan_size(p, id) <= SMALL;
+    int32_t in[4];
+    for (int j = 0; j < n->n_inputs; j++)
+        in[j] = ad__plan_read(p, id, j);
     int32_t k = p->context->passes & PASS_FUSE ? f->recent[n->shape] : -1;
     for (int tries = 0; k >= 0 && tries < LOOK_BACK; k = f->previous[k], tries++) {
         plan_item *it = &p->item[k];
-        if (it->count >= MOST_MEMBERS || it->depth <= base || (!update && it->depth > GATE))
-            continue;
-        bool fits = true, related = small;
-        for (int j = 0; j < n->n_inputs && fits; j++) {
-            bool inside = p->item_of[in[j]] == k;
-            fits = inside || depth_of(p, in[j]) < it->depth;
-            related |= inside;
-        }
-        for (int32_t m = it->first; fits && !related && m >= 0;
-             m = f->next[m]) /* horizontally: where they share an operand */
-            for (int i = 0; i < p->node[m].n_inputs && !related; i++)
-                for (int j = 0; j < n->n_inputs && !related; j++)
-                    related = plan_size(p, in[j]) > 1 && ad__plan_operand(p, plan_inputs(p, m)[i], NULL) == in[j];
-        if (!fits || !related)
+        bool fits = it->count < MOST_MEMBERS && it->phase == phase;
+        for (int j = 0; j < n->n_inputs && fits; j++)
+            fits = p->item_of[in[j]] == k || depth_in(p, phase, in[j]) < it->depth;
+        if (!fits || !(small || computes_one(p, k, in, n->n_inputs) || shares_one(f, k, in, n->n_inputs)))
             continue;
         f->next[f->tail[k]] = id;
         f->tail[k] = id;
@@ -127,25 +145,7 @@ static void add_elementwise(fuser *f, int32_t id)
         it->count++;
         return;
     }
-    new_item(f, id, n->shape, deepest + 1);
-}
-
-static void add_structured(fuser *f, int32_t id)
-{
-    plan *p = f->p;
-    const node *n = &p->node[id];
-    int32_t deepest = p->live[id] & 2 ? 0 : GATE;
-    for (int j = 0; j < n->n_inputs; j++) {
-        int32_t from = n->op == OP_expand ? ad__plan_operand(p, id, NULL) : ad__plan_source(p, plan_inputs(p, id)[j]);
-        int32_t depth = depth_of(p, from);
-        if (depth > deepest)
-            deepest = depth;
-    }
-    if (n->op == OP_guard)
-        deepest = GATE - 2; /* the last before the gate */
-    if (n->op == OP_assign)
-        deepest = LAST - 2;
-    new_item(f, id, -1, deepest + 1);
+    new_item(f, id, n->shape);
 }
 
 /* ---- sinking ----------------------------------------------------------------------------------------------------- */
@@ -163,11 +163,8 @@ static void find_readers(const plan *p, readers *r)
     for (int32_t i = 0; i < p->n; i++) {
         if (p->item_of[i] < 0)
             continue;
-        const node *n = &p->node[i];
-        for (int j = 0; j < n->n_inputs; j++) {
-            int32_t in = plan_inputs(p, i)[j], from = n->op == OP_expand      ? ad__plan_operand(p, i, NULL)
-                                                      : n->op < N_ELEMENTWISE ? ad__plan_operand(p, in, NULL)
-                                                                              : ad__plan_source(p, in);
+        for (int j = 0; j < p->node[i].n_inputs; j++) {
+            int32_t from = ad__plan_read(p, i, j);
             r->after[r->n] = r->head[from];
             r->who[r->n] = i;
             r->head[from] = r->n++;
@@ -181,7 +178,7 @@ static int32_t only_reader(const fuser *f, const readers *r, int32_t k)
     const plan *p = f->p;
     int32_t found = -1;
     for (int32_t m = p->item[k].first; m >= 0; m = f->next[m]) {
-        if (p->kept[m] & 1)
+        if (p->kept[m] & KEPT_AFTER_RUN)
             return -1;
         for (int32_t e = r->head[m]; e >= 0; e = r->after[e]) {
             int32_t reader = r->who[e], j = p->item_of[reader];
@@ -220,7 +217,7 @@ static bool sink_items(fuser *f)
         int32_t j = only_reader(f, &r, k);
         if (j < 0 || p->item[j].count + p->item[k].count > MOST_MEMBERS)
             continue;
-        if ((p->item[j].depth > GATE) != (p->item[k].depth > GATE))
+        if (p->item[j].phase != p->item[k].phase)
             continue;
         for (int32_t m = p->item[k].first; m >= 0; m = f->next[m])
             p->item_of[m] = j;
@@ -240,7 +237,12 @@ static bool sink_items(fuser *f)
 
 /* ---- order ------------------------------------------------------------------------------------------------------- */
 
-/* By depth, keeping the order of creation within one; members become contiguous. */
+static bool comes_later(const plan_item *a, const plan_item *b)
+{
+    return a->phase != b->phase ? a->phase > b->phase : a->depth > b->depth;
+}
+
+/* By phase and depth, keeping the order of creation among equals (a merge sort); members become contiguous. */
 static bool order_items(fuser *f)
 {
     plan *p = f->p;
@@ -256,7 +258,7 @@ static bool order_items(fuser *f)
             int32_t middle = low + width < n ? low + width : n, high = low + 2 * width < n ? low + 2 * width : n;
             int32_t a = low, b = middle;
             for (int32_t k = low; k < high; k++)
-                to[k] = a < middle && (b >= high || from[a].depth <= from[b].depth) ? from[a++] : from[b++];
+                to[k] = a < middle && (b >= high || !comes_later(&from[a], &from[b])) ? from[a++] : from[b++];
         }
         plan_item *swap = from;
         from = to;
@@ -268,7 +270,7 @@ static bool order_items(fuser *f)
     p->gate = n;
     for (int32_t k = 0; k < n; k++) {
         plan_item *it = &p->item[k];
-        if (it->depth >= GATE && p->gate == n)
+        if (it->phase >= PHASE_UPDATE && p->gate == n)
             p->gate = k;
         int32_t m = it->first;
         it->first = p->n_members;
@@ -284,7 +286,7 @@ static bool order_items(fuser *f)
 bool ad__pass_fuse(plan *p)
 {
     ad_context *c = p->context;
-    mark_expanded(p);
+    mark_memory(p);
     size_t bytes = ((size_t)p->n * 3 + (size_t)c->n_shapes + 4) * sizeof(int32_t);
     int32_t *memory = ad__allocate(c, NULL, bytes);
     if (!memory)
@@ -295,12 +297,12 @@ bool ad__pass_fuse(plan *p)
         int op = p->node[i].op;
         if (!p->live[i] || p->same[i] != i || p->done[i] || is_source(op) || is_view(op))
             continue;
-        if (op == OP_expand && !(p->kept[i] & 2))
-            continue;
+        if (op == OP_expand && !(p->kept[i] & KEPT_IN_MEMORY))
+            continue; /* its readers look through it */
         if (op < N_ELEMENTWISE)
             add_elementwise(&f, i);
         else
-            add_structured(&f, i);
+            new_item(&f, i, -1);
     }
     bool done = (~c->passes & (PASS_FUSE | PASS_SINK) || sink_items(&f)) && order_items(&f);
     ad__allocate(c, memory, 0);

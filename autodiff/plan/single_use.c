@@ -1,9 +1,9 @@
-/* Lean plans: what a new program gets where such do not use to come again. One sweep finds what the run needs and gives
- * each value memory of its own; the backend interprets the nodes in the order of the tape, with the assignments last.
+/* Single-use plans: for a program that is not expected to come again. One sweep finds what the run needs and gives each
+ * value memory of its own; the backend interprets the nodes in the order of the tape, with the assignments last.
  * Called by cache.c. The plan stands on the tape's own arrays, is good for one run, and its memory serves the next one. */
 #include <string.h>
 
-#include "autodiff/plan.h"
+#include "autodiff/plan/plan.h"
 
 enum {
     LINE = 64,
@@ -23,7 +23,7 @@ static void forget(ad_context *c, plan *p)
     *p = (plan){ .context = NULL };
 }
 
-void ad__lean_free(ad_context *c)
+void ad__single_use_free(ad_context *c)
 {
     if (c->lean)
         forget(c, &c->lean->plan);
@@ -126,7 +126,7 @@ static int64_t sweep(plan *p, const run_request *r, int32_t *first)
     return kernels;
 }
 
-plan *ad__plan_lean(ad_context *c, const run_request *r)
+plan *ad__plan_single_use(ad_context *c, const run_request *r)
 {
     const tape *t = c->tape;
     if (!make_room(c, t->n + 1))

@@ -1,20 +1,44 @@
-/* A plan: a recorded program made ready to run, and the cache that finds it again.
+/* A plan: a recorded program made ready to run. What happens to a tape when it is to be run, file by file:
  *
- * Building copies the tape (with what the client's expansion appended) and passes it on, each pass adding to the same
- * record:  live -> common -> fuse -> follow -> place -> backend's lower.  A backend reads the result, nothing else. */
-#ifndef AUTODIFF_PLAN_H
-#define AUTODIFF_PLAN_H
+ *   run.c         appends the request (which values are wanted, whether states are assigned), asks for a plan, runs it
+ *   cache.c       has seen this tape before? then its plan is there, and all of the following is skipped
+ *   build.c       copies the tape, with the gradients and updates that the client appends, and hands it from pass to pass
+ *   need.c          which nodes the run needs, and which of them are equal
+ *   fuse.c          which run together, and in which order: items
+ *   epilogue.c      which items can run behind a matrix product while its rows are in cache
+ *   memory.c        where each value lies
+ *   (a backend)     lowers the result to its own program; it reads the plan, nothing else
+ *   view.c        what all of these ask: the memory behind a node, looking through views and expansions
+ *   single_use.c  instead of all that, for programs that are not expected again: one sweep, then the backend interprets
+ *
+ * Calls go downwards in this list, never up. */
+#ifndef AUTODIFF_PLAN_PLAN_H
+#define AUTODIFF_PLAN_PLAN_H
 
 #include "autodiff/tape.h"
 
+/* A run goes through these in order. The gate stands before UPDATE: what comes after it runs only where all that the
+ * guard watches is finite, so that a step changes all of its states or none. */
+typedef enum plan_phase { PHASE_COMPUTE, PHASE_GUARD, PHASE_UPDATE, PHASE_ASSIGN } plan_phase;
+
 /* A kernel's worth of nodes: one structured node, or elementwise nodes of one loop shape in an order that can be run
- * tile by tile, with the reductions that end in it. Members lie in plan->member[first ...]. */
+ * tile by tile. Members lie in plan->member[first ...]. */
 typedef struct plan_item {
     int32_t first, count;
-    int32_t depth; /* 1 + the greatest depth among the items it reads */
+    plan_phase phase;
+    int32_t depth; /* 1 + the greatest depth among the items of its phase that it reads: an order to run in */
     int32_t shape; /* loop shape of an elementwise item, else -1 */
-    bool follows;  /* may run behind the product before it, rows by rows: both are of one group */
+    bool follows;  /* may run behind the product before it, rows by rows */
 } plan_item;
+
+/* What passes note of a node, bits of plan->live and of plan->kept. */
+enum {
+    LIVE = 1,             /* the run needs it */
+    LIVE_BEFORE_GATE = 2, /* a root or the guard does */
+    KEPT_AFTER_RUN = 1,   /* a root: its value outlives the run */
+    KEPT_IN_MEMORY = 2,   /* somebody reads it as memory: an expansion has to be made, not just looked through */
+    KEPT_ASSIGNED = 4     /* a state to which a value is assigned */
+};
 
 struct plan {
     ad_context *context;
@@ -35,15 +59,15 @@ struct plan {
     int64_t n_inputs, n_attrs;
 
     int32_t *same;    /* of each node: the node that stands for it (itself, or an equal earlier one) */
-    uint8_t *live;    /* 1: the run needs it; 2: before the gate */
+    uint8_t *live;    /* LIVE, LIVE_BEFORE_GATE */
     uint8_t *done;    /* whether an earlier segment computed it */
-    uint8_t *kept;    /* 1: its value must outlive the run; 2: someone reads it as memory; 4: it is assigned */
+    uint8_t *kept;    /* KEPT_AFTER_RUN, KEPT_IN_MEMORY, KEPT_ASSIGNED */
     int32_t *item_of; /* -1: no kernel (a source, a view, or dead) */
     plan_item *item;
     int32_t n_items, *member, n_members;
     int32_t *position; /* of each node with an item: its index in member */
-    int32_t gate;      /* items from this one on wait for the guard */
-    int32_t *draw, n_draws; /* of a lean plan: its draws of scalars */
+    int32_t gate;      /* the first item of PHASE_UPDATE or later; n_items where there is none */
+    int32_t *draw, n_draws; /* of a single-use plan: its draws of scalars */
 
     place *place; /* of each node that has memory; views share their operand's */
     int segment;  /* ordinal of the block it writes */
@@ -68,6 +92,8 @@ int32_t ad__plan_source(const plan *p, int32_t id);
 /* The node whose memory an elementwise member reads for its operand id, and the shape it is read under: expansions are
  * looked through, since such an operand is broadcast to the loop as it is loaded. */
 int32_t ad__plan_operand(const plan *p, int32_t id, int32_t *shape);
+/* The node whose memory node id reads for its input j. */
+int32_t ad__plan_read(const plan *p, int32_t id, int j);
 static inline const int32_t *plan_inputs(const plan *p, int32_t id)
 {
     return p->input + p->node[id].input;
@@ -106,13 +132,13 @@ uint32_t ad__passes_wanted(void); /* all but those that $TAPER_WITHOUT lists */
 bool ad__pass_live(plan *p, bool commit);
 bool ad__pass_common(plan *p);
 bool ad__pass_fuse(plan *p);
-bool ad__pass_follow(plan *p);
-bool ad__pass_place(plan *p, bool final);
+bool ad__pass_epilogue(plan *p);
+bool ad__pass_memory(plan *p, bool final);
 
 plan *ad__plan_build(ad_context *c, const run_request *r, const tape_mark *key, uint64_t hash);
 /* The plan of a program for one run; NULL after an error, or where its values are too large for that. */
-plan *ad__plan_lean(ad_context *c, const run_request *r);
-void ad__lean_free(ad_context *c);
+plan *ad__plan_single_use(ad_context *c, const run_request *r);
+void ad__single_use_free(ad_context *c);
 void ad__plan_free(ad_context *c, plan *p);
 void ad__plan_forget(ad_context *c, plan *p);  /* frees it, or lets its last holder do so */
 void ad__plan_release(ad_context *c, plan *p); /* one holder less */

@@ -4,7 +4,7 @@
  * are ordered, before they are placed. */
 #include <string.h>
 
-#include "autodiff/plan.h"
+#include "autodiff/plan/plan.h"
 
 /* The item that a node's value waits for: the head of its item's group; -1 where it is there before. */
 static int32_t head_of(const plan *p, const int32_t *head, int32_t node)
@@ -51,7 +51,7 @@ static int32_t product_of_rows(const plan *p, const int32_t *head, int32_t k)
     return product[4] == sum[0] && product[5] == sum[1] ? at : -1;
 }
 
-bool ad__pass_follow(plan *p)
+bool ad__pass_epilogue(plan *p)
 {
     ad_context *c = p->context;
     size_t n = (size_t)p->n_items + 1;

@@ -1,8 +1,9 @@
 /* The pass that gives every value its memory: sources where they lie, everything else in one block, where values whose
- * lives do not overlap share bytes. An assigned value is written straight into its state where no one is looking. */
+ * lives do not overlap share bytes. An assigned value is written straight into its state where no one is looking. Called
+ * by build.c once the items stand in their order. */
 #include <string.h>
 
-#include "autodiff/plan.h"
+#include "autodiff/plan/plan.h"
 
 enum { LINE = 64 };
 static size_t aligned(size_t n)
@@ -27,16 +28,8 @@ typedef struct placer {
 /* Every node whose memory item k reads, once for each reading. */
 #define EACH_READ(p, k, m, from)                                                                                       \
     for (int32_t m##_ = (p)->item[k].first; m##_ < (p)->item[k].first + (p)->item[k].count; m##_++)                    \
-        for (int32_t m = (p)->member[m##_], j_ = 0, from; j_ < (p)->node[m].n_inputs && (from = read_of(p, m, j_), 1); \
+        for (int32_t m = (p)->member[m##_], j_ = 0, from; j_ < (p)->node[m].n_inputs && (from = ad__plan_read(p, m, j_), 1); \
              j_++)
-
-static int32_t read_of(const plan *p, int32_t m, int j)
-{
-    if (p->node[m].op == OP_expand)
-        return ad__plan_operand(p, m, NULL);
-    int32_t in = plan_inputs(p, m)[j];
-    return p->node[m].op < N_ELEMENTWISE ? ad__plan_operand(p, in, NULL) : ad__plan_source(p, in);
-}
 
 /* ---- free spans: first fit, neighbours joined -------------------------------------------------------------------- */
 
@@ -120,12 +113,12 @@ static void find_last_readers(const plan *p, int32_t *last)
             int32_t m = p->member[a];
             bool assigns = p->node[m].op == OP_assign; /* its first operand */
             if (assigns) {
-                int32_t state = read_of(p, m, 0);
-                last[state] = p->kept[state] & 4 ? INT32_MAX : last[state];
-                p->kept[state] |= 4;
+                int32_t state = ad__plan_read(p, m, 0);
+                last[state] = p->kept[state] & KEPT_ASSIGNED ? INT32_MAX : last[state];
+                p->kept[state] |= KEPT_ASSIGNED;
             }
             for (int j = assigns; j < p->node[m].n_inputs; j++) {
-                int32_t from = read_of(p, m, j);
+                int32_t from = ad__plan_read(p, m, j);
                 if (p->node[from].op == OP_state && last[from] < a)
                     last[from] = a;
             }
@@ -152,7 +145,7 @@ static void place_assignments(plan *p, int32_t *last)
         int32_t state = ad__plan_source(p, plan_inputs(p, m)[0]), value = ad__plan_source(p, plan_inputs(p, m)[1]);
         p->place[m] = p->place[state];
         if (p->context->passes & PASS_OVERWRITE && p->item_of[value] >= 0 && p->place[value].kind == PLACE_NONE &&
-            !(p->kept[value] & 1) && may_overwrite(p, last, state, value))
+            !(p->kept[value] & KEPT_AFTER_RUN) && may_overwrite(p, last, state, value))
             p->place[value] = p->place[state];
     }
 }
@@ -193,7 +186,7 @@ static bool place_items(placer *l, bool reuse)
     return true;
 }
 
-bool ad__pass_place(plan *p, bool final)
+bool ad__pass_memory(plan *p, bool final)
 {
     ad_context *c = p->context;
     int64_t n = p->n + 1, items = p->n_items + 1;
@@ -220,7 +213,7 @@ bool ad__pass_place(plan *p, bool final)
         }
     }
     for (int32_t i = 0; i < p->n; i++)
-        if (p->kept[i] & 1 || (!final && l.last[i] >= 0))
+        if (p->kept[i] & KEPT_AFTER_RUN || (!final && l.last[i] >= 0))
             l.last[i] = p->n_items;
     bool done = place_items(&l, final && c->passes & PASS_REUSE);
     ad__allocate(c, l.spans, 0);

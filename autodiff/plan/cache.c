@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "autodiff/backend.h"
-#include "autodiff/plan.h"
+#include "autodiff/plan/plan.h"
 
 /* ---- finding ------------------------------------------------------------------------------------------------------
  */
@@ -105,10 +105,10 @@ static void evict(ad_context *c, int64_t which)
     c->counters.evictions++;
 }
 
-/* Whether this run should do with a lean plan. A new program is planned in full as long as programs use to come again;
- * once some plans were made in vain, it is interpreted until it has come again itself. So it is, mostly, where its plan
- * would take the place of one that returns: more programs than there is room for are better interpreted than planned
- * again and again. */
+/* Whether this run should do with a single-use plan, which is interpreted. A new program is planned in full at once; but
+ * after four plans that were never used again (TRUST), new programs are interpreted the first time and planned the
+ * second. A program is also interpreted, seven times of eight (PATIENCE), where the cache is full of plans that are used:
+ * more programs than there is room for are better interpreted than planned again and again. */
 static bool interprets(ad_context *c, const run_request *r, uint64_t hash)
 {
     enum { PATIENCE = 8, TRUST = 4 };
@@ -126,8 +126,8 @@ static bool interprets(ad_context *c, const run_request *r, uint64_t hash)
     return !seen || (c->n_plans >= c->max_plans && c->plans[victim(c)]->again && ++c->passed_over % PATIENCE);
 }
 
-/* The plan to run: of a program's first sighting a lean one, else one for the cache (or, to run once, for the caller).
- */
+/* The plan of a tape that has none yet. The client first appends what its program implies (gradients, the optimiser's
+ * updates); all that is part of the plan and is cut off the tape again, so that a miss and a hit leave it alike. */
 static plan *build(ad_context *c, const run_request *r, uint64_t hash)
 {
     tape *t = c->tape;
@@ -141,7 +141,7 @@ static plan *build(ad_context *c, const run_request *r, uint64_t hash)
         if (!expanded)
             return NULL;
     }
-    plan *once = interprets(c, r, hash) ? ad__plan_lean(c, r) : NULL;
+    plan *once = interprets(c, r, hash) ? ad__plan_single_use(c, r) : NULL;
     c->counters.interpreted += once && !r->once;
     if (once || !ad__ok(c)) {
         ad__tape_rewind(c, t, &recorded);
@@ -155,7 +155,7 @@ static plan *build(ad_context *c, const run_request *r, uint64_t hash)
     if (!ad__reserve(c, &c->plans, &c->cap_plans, c->n_plans + 1, sizeof *c->plans))
         return NULL;
     plan *p = ad__plan_build(c, r, &recorded, hash);
-    ad__tape_rewind(c, t, &recorded); /* a miss and a hit leave the tape alike */
+    ad__tape_rewind(c, t, &recorded);
     if (!p || r->once)
         return p;
     memmove(c->plans + 1, c->plans, (size_t)c->n_plans * sizeof *c->plans);
