@@ -227,6 +227,7 @@ int main(int argc, char **argv)
         return EXIT_SUCCESS;
     }
     bench_add_models();
+    bench_add_densities();
     bench_add_recording();
     bench_add_operations();
     bench_add_ceilings();

@@ -36,6 +36,7 @@ void bench_add(const bench_row *row); /* copied */
 
 /* Each adds the rows of its file. */
 void bench_add_models(void);
+void bench_add_densities(void);
 void bench_add_recording(void);
 void bench_add_operations(void);
 void bench_add_ceilings(void);
