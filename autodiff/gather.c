@@ -1,4 +1,4 @@
-/* Rows picked and added back by an integer index: shape rules and gradients; the kernels stand in cpu/move.c. */
+/* Rows picked and added back by an integer index: shape rules and gradients; the kernels stand in cpu/structured.c. */
 #include <string.h>
 
 #include "autodiff/tape.h"

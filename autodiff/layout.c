@@ -1,5 +1,5 @@
 /* Operations that move elements without changing them: reshape, expand, permute, concat, slice, pad, cast. Each
- * section: shape rule and gradient rule; the kernels stand in cpu/move.c. */
+ * section: shape rule and gradient rule; the kernels stand in cpu/structured.c. */
 #include <string.h>
 
 #include "autodiff/tape.h"

@@ -1,4 +1,4 @@
-/* Reductions and cumulative sums: shape rules and gradients; the kernels stand in cpu/reduce.c. A reduction over
+/* Reductions and cumulative sums: shape rules and gradients; the kernels stand in cpu/structured.c. A reduction over
  * scattered axes is a sequence of reductions over neighbouring ones, each (outer, reduced, inner) -> (outer, inner). */
 #include "autodiff/tape.h"
 

@@ -1,5 +1,5 @@
 /* What every test file includes: Check, and skipping with a reason.
- * A file test_xxx.c defines Suite *suite_xxx(void) and has the row SUITE(xxx) in suites.def. */
+ * A file test_NAME.c defines Suite *suite_NAME(void) and has the row SUITE(NAME) in suites.def. */
 #ifndef TESTS_TEST_H
 #define TESTS_TEST_H
 
