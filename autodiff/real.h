@@ -282,11 +282,43 @@ REAL_FN real real_sigmoid(real x)
     return real_fma(-y, low * real_fma(R(-0.5), e, 1), y);
 }
 
+/* e^-|x| / (1 + e^-|x|)^2: symmetric, and accurate as long as it is a number */
+REAL_FN real real_sigmoid_slope(real x)
+{
+    real e = real__exp_below(-real_abs(x)), d = 1 + e;
+    return e / (d * d);
+}
+
+/* 1 / cosh(x)^2 = 4 e^-2|x| / (1 + e^-2|x|)^2 */
+REAL_FN real real_sech_squared(real x)
+{
+    return 4 * real_sigmoid_slope(2 * x);
+}
+
+/* log(1 + e) for 0 <= e <= 1 */
+REAL_FN real real__log1p_unit(real e)
+{
+    return real_fma(e * e, real__log1p_poly(e - R(0.5)), e);
+}
+
 /* log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), for all x: no threshold, no kink */
 REAL_FN real real_softplus(real x)
 {
-    real e = real__exp_below(-real_abs(x));
-    return (x > 0 ? x : 0) + real_fma(e * e, real__log1p_poly(e - R(0.5)), e);
+    return (x > 0 ? x : 0) + real__log1p_unit(real__exp_below(-real_abs(x)));
+}
+
+/* a b - log(1 + e^b): with t = a - 1 for b > 0, else a, this is t b - log(1 + e^-|b|), and t is exact where it matters */
+REAL_FN real real_bernoulli_log_density(real a, real b)
+{
+    real t = b > 0 ? a - 1 : a, p = t * b;
+    return (t == 0 ? 0 : p) - real__log1p_unit(real__exp_below(-real_abs(b)));
+}
+
+/* a - 1 / (1 + e^-b) = t + s for b > 0, else t - s, with s = e^-|b| / (1 + e^-|b|) */
+REAL_FN real real_bernoulli_score(real a, real b)
+{
+    real e = real__exp_below(-real_abs(b)), s = e / (1 + e);
+    return b > 0 ? (a - 1) + s : a - s;
 }
 
 REAL_FN real real_log_sigmoid(real x)

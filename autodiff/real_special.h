@@ -173,7 +173,9 @@ REAL_FN real real__lgamma(real x)
     real near = real_fma(t * (t - 1), real__lgamma_poly(t - R(0.75)), x < 1 ? -hi : 0);
     real h = x - R(0.5), p = h * (hi - 1);
     real rest = real_fma(h, low, R(0.41893853320467274178)) + inv * real__stirling_poly(inv * inv);
-    return x < R(2.5) ? near : p + (rest + real__product_low(h, hi - 1, p));
+    rest = rest + real__product_low(h, hi - 1, p);
+    rest = real_abs(rest) < REAL_INF ? rest : 0; /* p overflows, or its halves do: then rest is below its last bit */
+    return x < R(2.5) ? near : p + rest;
 }
 
 /* log |Gamma(x)|; +inf at the poles 0, -1, -2, ... and at both infinities */

@@ -1,5 +1,7 @@
 /* Reductions and cumulative sums: shape rules and gradients; the kernels stand in cpu/structured.c. A reduction over
  * scattered axes is a sequence of reductions over neighbouring ones, each (outer, reduced, inner) -> (outer, inner). */
+#include <math.h>
+
 #include "autodiff/tape.h"
 
 node_id ad__reduce_axes(ad_context *c, int op, node_id x, int first, int end, bool keep)
@@ -83,7 +85,9 @@ ad_tensor *(ad_reduce)(ad_reduction kind, ad_tensor *x, const int *axes, int n_a
         return ad__handle(c, sum < 0 ? -1 : ad__op2(c, OP_mul, sum, ad__constant(c, 1.0 / (double)count)));
     }
     case AD_LOGSUMEXP: {
-        /* m + log sum exp(x - m) with m the maximum, or 0 where that is infinite; no gradient through m */
+        /* m + log sum exp(x - m) with m the maximum, or 0 where that is infinite; no gradient through m. Nothing but -inf
+         * sums to 0: the result is -inf, of slope 0, so that an impossible row does not poison the others. An operand of
+         * +inf gives +inf, of slope 0. */
         node_id m = reduce_mask(c, OP_reduce_max, id, mask, true);
         if (m < 0)
             return AD_NIL;
@@ -94,8 +98,8 @@ ad_tensor *(ad_reduce)(ad_reduction kind, ad_tensor *x, const int *axes, int n_a
         node_id sum = reduce_mask(c, OP_reduce_sum, ad__op1(c, OP_exp, ad__op2(c, OP_sub, id, m)), mask, keep);
         if (sum < 0)
             return AD_NIL;
-        return ad__handle(c,
-                          ad__op2(c, OP_add, ad__op1(c, OP_log, sum), ad__reshape_to(c, m, c->tape->node[sum].shape)));
+        node_id log_sum = ad__op3(c, OP_where, sum, ad__op1(c, OP_log, sum), ad__constant(c, -INFINITY));
+        return ad__handle(c, ad__op2(c, OP_add, log_sum, ad__reshape_to(c, m, c->tape->node[sum].shape)));
     }
     }
     ad__fail(c, AD_ERROR_ARGUMENT, NULL, "no reduction has number %d", (int)kind);
@@ -154,7 +158,7 @@ void ad__gradient_reduce_max(ad_context *c, node_id y, node_id g, const bool *wa
     node_id hit = ad__op2(c, OP_eq, x, kept(c, y, &full, axes));
     node_id share =
         ad__op2(c, OP_div, kept(c, g, &full, axes), ad__reduce_axes(c, OP_reduce_sum, hit, first, end, true));
-    d[0] = ad__op2(c, OP_mul, hit, share);
+    d[0] = ad__op3(c, OP_where, hit, share, ad__constant(c, 0));
 }
 
 static node_id cumsum(ad_context *c, node_id x, const int64_t *attrs)

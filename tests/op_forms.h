@@ -36,6 +36,9 @@ static inline double form_root(double b, double c, double d) { return sqrt(b) * 
     FORM(sin, sin(a), cos(a), 0, 0, 0)                                                                                 \
     FORM(cos, cos(a), -sin(a), 0, 0, 0)                                                                                \
     FORM(tanh, tanh(a), 1 / (cosh(a) * cosh(a)), 0, 0, 0)                                                              \
+    FORM(sech_squared, 1 / (cosh(a) * cosh(a)), -2 * tanh(a) / (cosh(a) * cosh(a)), 0, 0, 0)                           \
+    FORM(sigmoid_slope, form_sigmoid(a) * form_sigmoid(-a),                                                            \
+         form_sigmoid(a) * form_sigmoid(-a) * (1 - 2 * form_sigmoid(a)), 0, 0, 0)                                      \
     FORM(sigmoid, form_sigmoid(a), form_sigmoid(a) * form_sigmoid(-a), 0, 0, 0)                                        \
     FORM(softplus, form_softplus(a), form_sigmoid(a), 0, 0, 0)                                                         \
     FORM(log_sigmoid, -form_softplus(-a), form_sigmoid(-a), 0, 0, 0)                                                   \
@@ -63,6 +66,7 @@ static inline double form_root(double b, double c, double d) { return sqrt(b) * 
     FORM(gt, a > b, 0, 0, 0, 0)                                                                                        \
     FORM(ge, a >= b, 0, 0, 0, 0)                                                                                       \
     FORM(chain, a == 0 ? 0 : a * b, b, a, 0, 0)                                                                        \
+    FORM(mul_zero, a == 0 || b == 0 ? 0 : a * b, b, a, 0, 0)                                                           \
     FORM(xlogy, a == 0 ? 0 : a * log(b), log(b), a / b, 0, 0)                                                          \
     FORM(bernoulli_log_density, a *b - form_softplus(b), b, a - form_sigmoid(b), 0, 0)                                 \
     FORM(bernoulli_score, a - form_sigmoid(b), 1, -form_sigmoid(b) * form_sigmoid(-b), 0, 0)                           \
