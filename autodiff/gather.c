@@ -8,11 +8,14 @@
 static node_id indexed(ad_context *c, int op, node_id x, node_id index, int at, int64_t size, const ad_shape *to)
 {
     int64_t attrs[] = { at, 1, size, 1 };
+    int32_t shape = ad__shape(c, to);
+    if (shape < 0)
+        return -1;
     for (int i = 0; i < at; i++)
         attrs[1] *= to->dim[i];
     for (int i = at + (op == OP_gather ? ad__shape_of(c, index)->shape.rank : 1); i < to->rank; i++)
         attrs[3] *= to->dim[i];
-    return ad__append(c, op, c->tape->node[x].dtype, ad__shape(c, to), (node_id[]){ x, index }, 2, attrs, 4, -1);
+    return ad__append(c, op, c->tape->node[x].dtype, shape, (node_id[]){ x, index }, 2, attrs, 4, -1);
 }
 
 static bool operands(ad_context *c, ad_tensor *x, ad_tensor *index, node_id *in)
@@ -63,6 +66,10 @@ static node_id scatter_add(ad_context *c, node_id x, int at, node_id index, int6
         return -1;
     }
     ad_shape to = { .rank = s->rank - k->rank + 1 };
+    if (to.rank > AD_MAX_RANK) {
+        ad__fail(c, AD_ERROR_SHAPE, NULL, "ad_scatter_add: the result would have %d dimensions", to.rank);
+        return -1;
+    }
     memcpy(to.dim, s->dim, (size_t)at * sizeof *to.dim);
     to.dim[at] = size;
     memcpy(to.dim + at + 1, s->dim + at + k->rank, (size_t)(s->rank - at - k->rank) * sizeof *to.dim);

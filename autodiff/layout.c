@@ -79,8 +79,8 @@ ad_tensor *(ad_reshape)(ad_tensor *x, ad_shape shape)
         }
         if (to.dim[i] == -1)
             free_axis = i;
-        else
-            known *= to.dim[i];
+        else if (__builtin_mul_overflow(known, to.dim[i], &known))
+            known = INT64_MAX; /* whatever stands in the open place, the new shape is too large */
     }
     if (free_axis >= 0)
         to.dim[free_axis] = known > 0 ? old->size / known : 0;
@@ -244,8 +244,8 @@ ad_tensor *(ad_slice)(ad_tensor *x, int axis, int64_t start, int64_t length)
         return AD_NIL;
     int64_t size = ad__shape_of(c, id)->shape.dim[at];
     if (start < 0 || length < 0 || start > size - length) {
-        ad__fail(c, AD_ERROR_SHAPE, NULL, "ad_slice: [%lld, %lld) is not within axis %d of shape %s", (long long)start,
-                 (long long)(start + length), axis, ad__shape_text(c, &ad__shape_of(c, id)->shape));
+        ad__fail(c, AD_ERROR_SHAPE, NULL, "ad_slice: %lld elements from %lld on are not within axis %d of shape %s",
+                 (long long)length, (long long)start, axis, ad__shape_text(c, &ad__shape_of(c, id)->shape));
         return AD_NIL;
     }
     if (length == size)
@@ -262,7 +262,7 @@ ad_tensor *(ad_pad)(ad_tensor *x, int axis, int64_t start, int64_t size)
     if (at < 0)
         return AD_NIL;
     int64_t length = ad__shape_of(c, id)->shape.dim[at];
-    if (start < 0 || start > size - length) {
+    if (start < 0 || size < length || start > size - length) {
         ad__fail(c, AD_ERROR_SHAPE, NULL, "ad_pad: %lld elements at %lld do not fit into %lld", (long long)length,
                  (long long)start, (long long)size);
         return AD_NIL;
@@ -322,7 +322,8 @@ ad_tensor *(ad_concat)(ad_tensor *const *parts, int n, int axis)
                      ad__shape_text(c, p), ad__shape_text(c, &ad__shape_of(c, in[0])->shape), axis);
             return AD_NIL;
         }
-        s.dim[at] += p->dim[at];
+        if (__builtin_add_overflow(s.dim[at], p->dim[at], &s.dim[at]))
+            s.dim[at] = INT64_MAX; /* too many for any shape */
     }
     int64_t attrs[] = { at, extent(&s, 0, at), extent(&s, at + 1, s.rank) };
     return ad__handle(c, ad__append(c, OP_concat, c->tape->node[in[0]].dtype, ad__shape(c, &s), in, n, attrs, 3, -1));

@@ -112,9 +112,13 @@ int32_t ad__shape(ad_context *c, const ad_shape *s)
         ad__fail(c, AD_ERROR_SHAPE, NULL, "a shape has %d dimensions; at most %d are allowed", s->rank, AD_MAX_RANK);
         return -1;
     }
+    /* What is checked is the product of all dimensions but zeros: then no product of some of them, nor of their bytes,
+     * overflows anywhere. */
     int64_t size = 1;
+    bool empty = false;
     for (int i = 0; i < s->rank; i++) {
-        if (s->dim[i] < 0 || __builtin_mul_overflow(size, s->dim[i], &size) || size > INT64_MAX / 16) {
+        empty |= s->dim[i] == 0;
+        if (s->dim[i] < 0 || __builtin_mul_overflow(size, s->dim[i] ? s->dim[i] : 1, &size) || size > INT64_MAX / 16) {
             ad__fail(c, AD_ERROR_SHAPE, NULL,
                      s->dim[i] < 0 ? "dimension %d of a shape is %lld: a size cannot be negative"
                                    : "dimension %d of a shape is %lld: too many elements for any memory",
@@ -136,7 +140,7 @@ int32_t ad__shape(ad_context *c, const ad_shape *s)
     memset(e, 0, sizeof *e);
     e->shape.rank = s->rank;
     memcpy(e->shape.dim, s->dim, (size_t)s->rank * sizeof *s->dim);
-    e->size = size;
+    e->size = empty ? 0 : size;
     c->used_shapes++;
     return c->shape_slots[i] = id;
 }

@@ -190,28 +190,28 @@ KERNEL(scatter_add)
     EACH(i, SIZE(0))
     {
         word k = i % inner, to = i / inner % size, outer = i / inner / size;
-        real sum = 0;
+        double sum = 0;
         for (word j = 0; j < members; j++)
             if (index[j] == to)
-                sum += x[(outer * members + j) * inner + k];
-        ADDRESS(real, 0)[i] = sum;
+                sum += (double)x[(outer * members + j) * inner + k];
+        ADDRESS(real, 0)[i] = (real)sum;
     }
 }
 
-/* ---- reducing ---------------------------------------------------------------------------------------------------- */
+/* ---- reducing: sums in double, so that they keep their digits however long they are ------------------------------ */
 
 /* Rows of up to n elements, row r from r * n on, of `total` elements in all: `lanes` threads a row, a power of two.
  * sizes: rows, n, total, lanes */
-#define REDUCE_ROWS(name, START, JOIN)                                                                                 \
+#define REDUCE_ROWS(name, number, START, JOIN)                                                                         \
     KERNEL(name)                                                                                                       \
     {                                                                                                                  \
         GATE;                                                                                                          \
-        __shared__ real part[GPU_THREADS];                                                                             \
+        __shared__ number part[GPU_THREADS];                                                                           \
         word n = SIZE(1), lanes = SIZE(3), lane = THREAD % lanes;                                                      \
         const real *x = ADDRESS(real, 1);                                                                              \
         for (word from = BLOCK * (THREADS / lanes); from < SIZE(0); from += BLOCKS * (THREADS / lanes)) {              \
             word row = from + THREAD / lanes, end = (row + 1) * n < SIZE(2) ? (row + 1) * n : SIZE(2);                 \
-            real y = START;                                                                                            \
+            number y = START;                                                                                          \
             for (word i = row * n + lane; i < end; i += lanes)                                                         \
                 y = JOIN(y, x[i]);                                                                                     \
             part[THREAD] = y;                                                                                          \
@@ -222,16 +222,17 @@ KERNEL(scatter_add)
                 __syncthreads();                                                                                       \
             }                                                                                                          \
             if (!lane && row < SIZE(0))                                                                                \
-                ADDRESS(real, 0)[row] = part[THREAD];                                                                  \
+                ADDRESS(real, 0)[row] = (real)part[THREAD];                                                            \
             __syncthreads();                                                                                           \
         }                                                                                                              \
     }
-REDUCE_ROWS(sum_rows, R(0.0), op_add)
-REDUCE_ROWS(max_rows, -REAL_INF, op_max)
+#define ADD(a, b) ((a) + (b))
+REDUCE_ROWS(sum_rows, double, 0.0, ADD)
+REDUCE_ROWS(max_rows, real, -REAL_INF, op_max)
 
 /* (outer, n, inner) -> (outer, pieces, inner): a thread for each result, over `piece` rows.
  * sizes: results, n, inner, piece, pieces */
-#define REDUCE_COLUMNS(name, START, JOIN)                                                                              \
+#define REDUCE_COLUMNS(name, number, START, JOIN)                                                                      \
     KERNEL(name)                                                                                                       \
     {                                                                                                                  \
         GATE;                                                                                                          \
@@ -241,14 +242,14 @@ REDUCE_ROWS(max_rows, -REAL_INF, op_max)
         {                                                                                                              \
             word k = i % inner, from = i / inner % pieces * piece, outer = i / inner / pieces;                         \
             word end = from + piece < n ? from + piece : n;                                                            \
-            real y = START;                                                                                            \
+            number y = START;                                                                                          \
             for (word r = from; r < end; r++)                                                                          \
                 y = JOIN(y, x[(outer * n + r) * inner + k]);                                                           \
-            ADDRESS(real, 0)[i] = y;                                                                                   \
+            ADDRESS(real, 0)[i] = (real)y;                                                                             \
         }                                                                                                              \
     }
-REDUCE_COLUMNS(sum_columns, R(0.0), op_add)
-REDUCE_COLUMNS(max_columns, -REAL_INF, op_max)
+REDUCE_COLUMNS(sum_columns, double, 0.0, ADD)
+REDUCE_COLUMNS(max_columns, real, -REAL_INF, op_max)
 
 /* sizes: outer * inner, length, inner, reverse */
 KERNEL(cumsum)
@@ -258,11 +259,11 @@ KERNEL(cumsum)
     EACH(i, SIZE(0))
     {
         word base = i / inner * n * inner + i % inner;
-        real sum = 0;
+        double sum = 0;
         for (word r = 0; r < n; r++) {
             word at = base + (SIZE(3) ? n - 1 - r : r) * inner;
-            sum += ADDRESS(real, 1)[at];
-            ADDRESS(real, 0)[at] = sum;
+            sum += (double)ADDRESS(real, 1)[at];
+            ADDRESS(real, 0)[at] = (real)sum;
         }
     }
 }

@@ -191,9 +191,9 @@ START_TEST(test_slice_and_pad)
     }
     ad_scope {
         ad_slice(ad_ones(3, 4), 1, 2, 3);
-        ck_assert(fails_with(AD_ERROR_SHAPE, "[2, 5) is not within axis 1 of shape (3, 4)"));
+        ck_assert(fails_with(AD_ERROR_SHAPE, "3 elements from 2 on are not within axis 1 of shape (3, 4)"));
         ad_slice(ad_ones(3, 4), 0, -1, 1);
-        ck_assert(fails_with(AD_ERROR_SHAPE, "[-1, 0) is not within"));
+        ck_assert(fails_with(AD_ERROR_SHAPE, "1 elements from -1 on are not within"));
         ad_pad(ad_ones(3), 0, 2, 4);
         ck_assert(fails_with(AD_ERROR_SHAPE, "3 elements at 2 do not fit into 4"));
         int64_t whole[] = { 5, 6, 7 }, two[2]; /* other dtypes move too */

@@ -250,7 +250,7 @@ static enum path choose_path(const gemm *g)
 {
     if (g->swapped)
         return g->transpose_a ? ROWS : DOTS;
-    if (g->m <= TINY_TERMS && g->n <= TINY_TERMS && g->m * g->n * g->k <= TINY_TERMS)
+    if (g->m <= TINY_TERMS && g->n <= TINY_TERMS && g->k <= TINY_TERMS && g->m * g->n * g->k <= TINY_TERMS)
         return TINY;
     if (g->transpose_b && !g->transpose_a && g->m <= DOTS_ROWS)
         return DOTS;

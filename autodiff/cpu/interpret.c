@@ -130,6 +130,8 @@ bool cpu_interpret(void *state, const plan *p, const run_bind *bind, run_outcome
         if (!p->live[i])
             continue;
         const node *n = &p->node[i];
+        if (n->op != OP_guard && plan_size(p, i) == 0)
+            continue; /* nothing to compute */
         if (p->done[i] || n->op >= N_ELEMENTWISE) {
             r.at[i] = find(&r, i);
             if (!p->done[i] && !run_other(&r, i, outcome))
@@ -152,6 +154,8 @@ bool cpu_interpret(void *state, const plan *p, const run_bind *bind, run_outcome
         return false;
     for (int32_t k = 0; k < p->n_members && outcome->finite && outcome->bad_index < 0; k++) {
         int32_t id = p->member[k];
+        if (plan_size(p, id) == 0)
+            continue;
         memcpy(find(&r, id), r.at[plan_inputs(p, id)[1]], ad__plan_bytes(p, id));
     }
     return true;

@@ -208,6 +208,18 @@ static void add_row(int64_t n, const void *x_, void *out_)
     for (int64_t i = 0; i < n; i++)
         out[i] += x[i];
 }
+static void add_to_doubles(int64_t n, const void *x_, double *sum)
+{
+    const real *x = x_;
+    for (int64_t i = 0; i < n; i++)
+        sum[i] += (double)x[i];
+}
+static void from_double(int64_t n, const double *x, void *out_)
+{
+    real *out = out_;
+    for (int64_t i = 0; i < n; i++)
+        out[i] = (real)x[i];
+}
 
 /* ---- reductions -------------------------------------------------------------------------------------------------- */
 
@@ -227,21 +239,37 @@ enum { LANES = 32 };
         HALVE(lane, 1);                                                                                                \
     } while (0)
 
+/* Long sums are cut into blocks, whose sums are added in double: a running sum of floats would lose what is added to it
+ * once it is large. A block of rows, and as many rows of columns. */
+enum { BLOCK = 1024, BLOCK_ROWS = 16 };
+
+static real sum_block(int64_t n, const real *x)
+{
+    real lane[LANES] = { 0 }, sum = 0;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++)
+            lane[j] += x[i + j];
+    if (i)
+        FOLD(lane);
+    for (; i < n; i++)
+        sum += x[i];
+    return lane[0] + sum;
+}
+
 static void sum_rows(int64_t rows, int64_t n, const void *x_, void *out_)
 {
     real *out = out_;
     for (int64_t r = 0; r < rows; r++) {
         const real *x = (const real *)x_ + r * n;
-        real lane[LANES] = { 0 }, sum = 0;
-        int64_t i = 0;
-        for (; i + LANES <= n; i += LANES)
-            for (int j = 0; j < LANES; j++)
-                lane[j] += x[i + j];
-        if (i)
-            FOLD(lane);
-        for (; i < n; i++)
-            sum += x[i];
-        out[r] = lane[0] + sum;
+        if (n <= BLOCK) {
+            out[r] = sum_block(n, x);
+            continue;
+        }
+        double sum = 0;
+        for (int64_t i = 0; i < n; i += BLOCK)
+            sum += (double)sum_block(n - i < BLOCK ? n - i : BLOCK, x + i);
+        out[r] = (real)sum;
     }
 }
 
@@ -267,15 +295,32 @@ static void max_rows(int64_t rows, int64_t n, const void *x_, void *out_)
     }
 }
 
-static void sum_columns(int64_t n, int64_t stride, int64_t columns, const void *x_, void *out_)
+/* out (columns) = the sum of x (n, columns), rows `stride` apart */
+static inline void add_rows(int64_t n, int64_t stride, int64_t columns, const real *restrict x, real *restrict out)
 {
-    real *restrict out = out_;
-    const real *restrict x = x_;
     for (int64_t i = 0; i < columns; i++)
         out[i] = 0;
     for (int64_t r = 0; r < n; r++)
         for (int64_t i = 0; i < columns; i++)
             out[i] += x[r * stride + i];
+}
+
+static void sum_columns(int64_t n, int64_t stride, int64_t columns, const void *x_, void *out_)
+{
+    const real *x = x_;
+    real *out = out_;
+    if (n <= BLOCK_ROWS) {
+        add_rows(n, stride, columns, x, out);
+        return;
+    }
+    double sum[COLUMNS] = { 0 };
+    for (int64_t r = 0; r < n; r += BLOCK_ROWS) {
+        add_rows(n - r < BLOCK_ROWS ? n - r : BLOCK_ROWS, stride, columns, x + r * stride, out);
+        for (int64_t i = 0; i < columns; i++)
+            sum[i] += (double)out[i];
+    }
+    for (int64_t i = 0; i < columns; i++)
+        out[i] = (real)sum[i];
 }
 
 static void max_columns(int64_t n, int64_t stride, int64_t columns, const void *x_, void *out_)
@@ -334,11 +379,12 @@ static bool finite_each(int64_t terms, const guard_term *term, void *const *x)
 static void cumsum(int64_t n, int64_t stride, bool reverse, const void *x_, void *out_)
 {
     const real *x = x_;
-    real *out = out_, sum = 0;
+    real *out = out_;
+    double sum = 0;
     for (int64_t i = 0; i < n; i++) {
         int64_t at = (reverse ? n - 1 - i : i) * stride;
-        sum += x[at];
-        out[at] = sum;
+        sum += (double)x[at];
+        out[at] = (real)sum;
     }
 }
 
@@ -411,6 +457,8 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
     .finite_each = finite_each,
     .cumsum = cumsum,
     .add_row = add_row,
+    .add_to_doubles = add_to_doubles,
+    .from_double = from_double,
     .from_byte = from_byte,
     .from_int64 = from_int64,
     .uniform = uniform,

@@ -22,6 +22,8 @@ struct small_op {
 };
 
 /* An operand of a weighted total and of a guard, whose work is shared out in chunks. */
+enum { COLUMNS = 64 };
+
 typedef struct total_term {
     int64_t size, weight; /* weight: which number */
 } total_term;
@@ -44,10 +46,11 @@ typedef struct cpu_kernels {
     void (*store_apart)(int64_t n, const double *value, void *out);   /* each a real at the start of its own 8 bytes */
     void (*arange)(int64_t from, int64_t n, void *out);               /* from, from + 1, ... */
 
-    /* x (rows, n) -> out (rows): each row's sum or maximum, in an order fixed by n alone */
+    /* x (rows, n) -> out (rows): each row's sum or maximum, in an order fixed by n alone; blocks of long sums are added
+     * in double */
     void (*sum_rows)(int64_t rows, int64_t n, const void *x, void *out);
     void (*max_rows)(int64_t rows, int64_t n, const void *x, void *out);
-    /* x (n, stride) -> out: sums or maxima of `columns` neighbouring columns, row after row */
+    /* x (n, stride) -> out: sums or maxima of `columns` (at most COLUMNS) neighbouring columns, likewise */
     void (*sum_columns)(int64_t n, int64_t stride, int64_t columns, const void *x, void *out);
     void (*max_columns)(int64_t n, int64_t stride, int64_t columns, const void *x, void *out);
     double (*total)(int64_t n, const void *x); /* sum in double */
@@ -57,6 +60,8 @@ typedef struct cpu_kernels {
     bool (*finite_each)(int64_t terms, const guard_term *term, void *const *x); /* term[i].size elements of each x[i] */
     void (*cumsum)(int64_t n, int64_t stride, bool reverse, const void *x, void *out); /* one line of elements */
     void (*add_row)(int64_t n, const void *x, void *out);                              /* out += x */
+    void (*add_to_doubles)(int64_t n, const void *x, double *sum);                     /* sum += x */
+    void (*from_double)(int64_t n, const double *x, void *out);
     void (*from_byte)(int64_t n, const uint8_t *x, void *out);
     void (*from_int64)(int64_t n, const int64_t *x, void *out);
     /* elements [from, to) of the stream (autodiff/philox.h); out points at element `from` */

@@ -61,7 +61,7 @@ static void run_cut(const void *job, int64_t from, int64_t to, int thread)
     const char *x = step_pointer(s, 1);
     if (n->op == OP_pad)
         memset(out, 0, (size_t)a[1] * pitch);
-    for (int64_t i = 0; i < a[1]; i++) {
+    for (int64_t i = 0; i < a[1] && row; i++) { /* an empty operand has no memory */
         if (n->op == OP_pad)
             memcpy(out + (size_t)i * pitch + skip, x + (size_t)i * row, row);
         else
@@ -80,7 +80,8 @@ static void run_concat(const void *job, int64_t from, int64_t to, int thread)
     for (int64_t i = 0; i < a[1]; i++) {
         for (int64_t j = 0; j < s->size[1]; j++) {
             size_t row = (size_t)(((const int64_t *)s->detail)[j] * a[2] * s->size[0]);
-            memcpy(out, (const char *)step_pointer(s, 1 + (int)j) + (size_t)i * row, row);
+            if (row)
+                memcpy(out, (const char *)step_pointer(s, 1 + (int)j) + (size_t)i * row, row);
             out += row;
         }
     }
@@ -114,28 +115,36 @@ static void run_gather(const void *job, int64_t from, int64_t to, int thread)
     }
 }
 
-/* scatter_add: (outer, members, inner), index (members) -> (outer, size, inner) */
+/* scatter_add: (outer, members, inner), index (members) -> (outer, size, inner); detail: NULL, or doubles in which the
+ * sums of many members are made */
 static void run_scatter_add(const void *job, int64_t from, int64_t to, int thread)
 {
     const cpu_step *s = job;
     (void)from, (void)to, (void)thread;
     const int64_t *a = plan_attrs(s->program->plan, s->node), *index = step_pointer(s, 2);
-    size_t row = (size_t)a[3] * real_bytes(s->program);
+    size_t row = (size_t)a[3] * real_bytes(s->program), rows = (size_t)(a[1] * a[2]);
     char *out = step_pointer(s, 0);
     const char *x = step_pointer(s, 1);
-    memset(out, 0, (size_t)(a[1] * a[2]) * row);
+    double *sum = s->detail;
+    memset(sum ? (char *)sum : out, 0, sum ? rows * (size_t)a[3] * sizeof *sum : rows * row);
     for (int64_t i = 0; i < a[1]; i++) {
         for (int64_t j = 0; j < s->size[0]; j++, x += row) {
             if (bad_index(s, index[j], a[2]))
                 return;
-            kernels(s)->add_row(a[3], x, out + (size_t)(i * a[2] + index[j]) * row);
+            int64_t at = i * a[2] + index[j];
+            if (sum)
+                kernels(s)->add_to_doubles(a[3], x, sum + at * a[3]);
+            else
+                kernels(s)->add_row(a[3], x, out + (size_t)at * row);
         }
     }
+    if (sum)
+        kernels(s)->from_double((int64_t)rows * a[3], sum, out);
 }
 
 /* ---- reducing ---------------------------------------------------------------------------------------------------- */
 
-enum { COLUMNS = 64, ROW_ELEMENTS = 4096 };
+enum { ROW_ELEMENTS = 4096, MOST_PARTIALS = 1 << 16 };
 
 /* (outer, n, 1): the sums of rows whose elements are [from, to) */
 static void sum_part(const cpu_step *s, int64_t from, int64_t to, int thread)
@@ -351,14 +360,17 @@ static bool lower_reduce(cpu_program *p, int32_t node)
         return false;
     s->parallel = a[0] * a[1] * a[2] >= WORTH_MOVES;
     if (a[0] == 1 && a[2] == 1 && a[1] > 2 * ROW_ELEMENTS && p->plan->node[node].op == OP_reduce_sum) {
+        int64_t piece = ROW_ELEMENTS;
+        while (pieces(a[1], piece) > MOST_PARTIALS)
+            piece *= 2;
         s->run = run_partial_sums;
-        s->size[0] = ROW_ELEMENTS;
-        s->chunks = s->size[1] = pieces(a[1], ROW_ELEMENTS);
+        s->size[0] = piece;
+        s->chunks = s->size[1] = pieces(a[1], piece);
         void *partial = s->detail = cpu_detail(p, (size_t)s->chunks * sizeof(double));
         cpu_step *sum = partial ? cpu_step_new(p, run_sum_of_partials, node) : NULL;
         if (!sum)
             return false;
-        sum->size[1] = pieces(a[1], ROW_ELEMENTS);
+        sum->size[1] = pieces(a[1], piece);
         sum->detail = partial;
         return true;
     }
@@ -500,6 +512,9 @@ bool cpu_lower_node(cpu_program *p, int32_t node)
             return false;
         s->size[0] = plan_size(pl, in[1]);
         s->size[1] = bytes;
+        enum { MANY = 256 }; /* members whose sum would lose digits in float */
+        if (pl->node[node].op == OP_scatter_add && s->size[0] > MANY && bytes < (int64_t)sizeof(double))
+            return (s->detail = cpu_detail(p, (size_t)size * sizeof(double))) != NULL;
         return true;
     case OP_cumsum:
         return cpu_step_new(p, run_cumsum, node) != NULL;

@@ -299,6 +299,8 @@ bool ad__pass_fuse(plan *p)
             continue;
         if (op == OP_expand && !(p->kept[i] & KEPT_IN_MEMORY))
             continue; /* its readers look through it */
+        if (op != OP_guard && plan_size(p, i) == 0)
+            continue; /* nothing to compute, and no memory to compute it in */
         if (op < N_ELEMENTWISE)
             add_elementwise(&f, i);
         else

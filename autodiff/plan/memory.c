@@ -23,6 +23,7 @@ typedef struct placer {
     span *spans;
     int64_t n_spans, cap_spans;
     size_t end;
+    bool overflows; /* more bytes than can be addressed */
 } placer;
 
 /* Every node whose memory item k reads, once for each reading. */
@@ -41,7 +42,10 @@ static size_t take(placer *l, size_t size)
             best = i;
     if (best < 0) {
         size_t at = l->end;
-        l->end += size;
+        if (__builtin_add_overflow(at, size, &l->end) || l->end > PTRDIFF_MAX) {
+            l->end = at;
+            l->overflows = true;
+        }
         return at;
     }
     size_t at = l->spans[best].offset;
@@ -183,7 +187,9 @@ static bool place_items(placer *l, bool reuse)
         }
     }
     p->block_bytes = greatest;
-    return true;
+    if (l->overflows)
+        ad__fail(p->context, AD_ERROR_MEMORY, NULL, "out of memory: the values of a step need more bytes than there are");
+    return !l->overflows;
 }
 
 bool ad__pass_memory(plan *p, bool final)

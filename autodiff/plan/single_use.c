@@ -7,6 +7,7 @@
 
 enum {
     LINE = 64,
+    MOST_BYTES = 1 << 30,
     MEAN_BYTES = 8192 /* where values are larger on average, fusing and sharing memory are worth planning for at once */
 };
 
@@ -82,6 +83,8 @@ static place place_of(const plan *p, int32_t id, size_t *end)
     }
     size_t bytes = ad__plan_bytes(p, id), at = aligned(*end, bytes > 2 * sizeof(double) ? LINE : sizeof(double));
     *end = at + aligned(bytes, sizeof(double));
+    if (*end > MOST_BYTES)
+        *end = MOST_BYTES; /* refused when all are counted; until then it may not overflow */
     return (place){ PLACE_BLOCK, p->segment, (int64_t)at };
 }
 
@@ -151,5 +154,5 @@ plan *ad__plan_single_use(ad_context *c, const run_request *r)
     p->n_members = p->n - first;
     memmove(p->member, p->member + first, (size_t)p->n_members * sizeof *p->member);
     p->n_items = (int32_t)kernels;
-    return p->block_bytes <= (size_t)(kernels + 1) * MEAN_BYTES ? p : NULL;
+    return p->block_bytes < MOST_BYTES && p->block_bytes <= (size_t)(kernels + 1) * MEAN_BYTES ? p : NULL;
 }
