@@ -30,6 +30,11 @@ struct ppl_density {
 static latent *add_latent(ad_context *c, ppl_density *d, const ppl_message *m, const dist_constraint *support)
 {
     ad_shape batch = dist_batch_shape(m->fn), event = dist_event_shape(m->fn), u;
+    if (batch.rank + event.rank > AD_MAX_RANK) {
+        ad__fail(c, AD_ERROR_SHAPE, NULL, "site \"%s\": batch shape %s and event shape %s have more than %d dimensions",
+                 m->name, ad__shape_text(c, &batch), ad__shape_text(c, &event), AD_MAX_RANK);
+        return NULL;
+    }
     for (int i = 0; i < event.rank; i++)
         batch.dim[batch.rank + i] = event.dim[i];
     batch.rank += event.rank;

@@ -81,7 +81,7 @@ static bool match(ad_context *c, const trace *guide, const trace *model)
 {
     for (int i = 0; i < guide->n; i++) {
         site *g = guide->site[i], *m = g->m.type == PPL_PARAM ? NULL : ppl__trace_find(model, g->m.id);
-        if (g->m.type == PPL_SUBSAMPLE && !m) {
+        if (g->m.type == PPL_SUBSAMPLE && g->m.value && !m) {
             ppl__at(c, g->m.at);
             ad__fail(c, AD_ERROR_SITE, NULL, "Found plate statements in guide but not model: \"%s\"", g->m.name);
             return false;

@@ -26,7 +26,8 @@ typedef struct ppl_source {
 typedef enum ppl_message_type {
     PPL_SAMPLE,    /* ppl_sample, ppl_factor, ppl_deterministic */
     PPL_PARAM,     /* ppl_param */
-    PPL_SUBSAMPLE, /* the indices of a subsampled plate, named like the plate */
+    PPL_SUBSAMPLE, /* a plate, named so: value is the indices of its members, NULL where these are all; is_observed where
+                    * the model gave them */
     PPL_SELECT     /* ppl_subsample(data): value is the data, each subsampled plate takes its rows */
 } ppl_message_type;
 
@@ -62,7 +63,10 @@ typedef struct ppl_message {
     ad_tensor *value;                   /* NULL until somebody sets it */
     double scale;                       /* weight of the site's log-density; plates and ppl_scale multiply it */
     ad_tensor *mask;                    /* NULL, or 1 where the log-density counts; broadcasts with the batch shape */
-    const struct ppl_param_args *param; /* of a parameter, while its message travels; NULL in a trace */
+    union {
+        const struct ppl_param_args *param; /* of a parameter, while its message travels; NULL in a trace */
+        const ppl_frame *plate;             /* of a plate's message: the plate's own frame */
+    };
     ad_tensor *unconstrained;           /* of a parameter: the leaf that the optimiser moves */
     int event_dim;          /* of a parameter or ppl_subsample: its dimensions that no plate counts; -1: not given */
     const void *intervener; /* the ppl_do handler that has split this site */

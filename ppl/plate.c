@@ -110,41 +110,6 @@ static int free_dim(ad_context *c, const ppl_state *st, const ppl_plate_args *a)
     return -1 - i;
 }
 
-/* Indices of a subsampled plate: sent as a message, so that replay shares the guide's. NULL after an error. */
-static ad_tensor *members(ad_context *c, ppl_state *st, int32_t id, const ppl_plate_args *a, int64_t batch)
-{
-    ppl_message m = {
-        .type = PPL_SUBSAMPLE, .name = ad__name_text(c, id), .id = id, .scale = 1, .event_dim = -1, .at = a->at_
-    };
-    m.value = a->subsample;
-    if (!m.value) {
-        int32_t site = c->tape->site;
-        c->tape->site = id;
-        m.value = batch < a->size ? ad_random_index(a->size, batch, st->particle) : NULL;
-        c->tape->site = site;
-    }
-    if (!m.value)
-        return NULL;
-    ad_tensor *drawn = m.value;
-    m.done = a->subsample != NULL;
-    ppl_send(&m);
-    ad_shape s = ad_shape_of(m.value ? m.value : drawn);
-    if (!ad__ok(c))
-        return NULL;
-    if (s.rank != 1 || s.dim[0] != batch) {
-        ad__fail(c, AD_ERROR_SHAPE, "model and guide must subsample a plate alike",
-                 "plate \"%s\": subsample_size %lld does not match len(subsample): indices have shape %s", a->name,
-                 (long long)batch, ad__shape_text(c, &s));
-        return NULL;
-    }
-    if (ad_dtype_of(m.value) != AD_INT64) {
-        refuse(c, AD_ERROR_ARGUMENT, a, "make them with ad_from of int or int64_t",
-               "the subsample's indices are not integers");
-        return NULL;
-    }
-    return m.value;
-}
-
 /* The sizes that a's numbers mean; false after an error. */
 static bool sizes(ad_context *c, const ppl_plate_args *a, int64_t *batch, int64_t *full)
 {
@@ -185,6 +150,57 @@ static plate *earlier(const ad_context *c, const ppl_state *st, const name_slot 
     return slot->run == st->run && slot->tape_generation == c->tape->generation ? slot->plate : NULL;
 }
 
+/* The default action of a plate's message: the members it had earlier in this run, or drawn ones; all where it is not
+ * subsampled. */
+void ppl__plate_members(ad_context *c, ppl_state *st, ppl_message *m)
+{
+    const ppl_frame *f = m->plate;
+    const name_slot *slot = ppl__name_slot(c, st, m->id);
+    const plate *before = slot ? earlier(c, st, slot) : NULL;
+    if (before) {
+        m->value = before->index;
+        return;
+    }
+    if (f->size < 0 || f->size >= f->full_size)
+        return;
+    int32_t site = c->tape->site;
+    c->tape->site = m->id;
+    m->value = ad_random_index(f->full_size, f->size, st->particle);
+    c->tape->site = site;
+}
+
+/* Lets the handlers name the plate and say which members it has: replay gives the guide's. False after an error. */
+static bool announce(ad_context *c, const ppl_plate_args *a, plate *p)
+{
+    ppl_message m;
+    ppl__message_begin(&m, PPL_SUBSAMPLE, p->id, a->at_);
+    m.name = p->frame.name;
+    m.event_dim = -1;
+    m.plate = &p->frame;
+    m.value = a->subsample;
+    m.is_observed = a->subsample != NULL;
+    m.done = a->full_size != 0; /* the members were taken elsewhere */
+    ppl_send(&m);
+    if (!ad__ok(c))
+        return false;
+    p->id = m.id;
+    p->frame.name = m.name;
+    p->index = m.value;
+    if (!m.value)
+        return true;
+    ad_shape s = ad_shape_of(m.value);
+    if (ad__ok(c) && ad_dtype_of(m.value) != AD_INT64) {
+        ad__fail(c, AD_ERROR_ARGUMENT, "make them with ad_from of int or int64_t",
+                 "plate \"%s\": the subsample's indices are not integers", m.name);
+    } else if (s.rank != 1 || s.dim[0] < 1 || ((a->subsample_size || a->subsample) && s.dim[0] != p->frame.size)) {
+        ad__fail(c, AD_ERROR_SHAPE, "model and guide must subsample a plate alike",
+                 "plate \"%s\": subsample_size %lld does not match len(subsample): indices have shape %s", m.name,
+                 (long long)p->frame.size, ad__shape_text(c, &s));
+    }
+    p->frame.size = s.rank ? s.dim[0] : 0;
+    return ad__ok(c);
+}
+
 static plate *open_plate(ad_context *c, ppl_state *st, ppl_plate_args *a, bool sequential)
 {
     int64_t batch, full;
@@ -195,35 +211,35 @@ static plate *open_plate(ad_context *c, ppl_state *st, ppl_plate_args *a, bool s
     if (!p)
         return NULL;
     int32_t id = ad__name(c, a->name);
-    name_slot *slot = ppl__name_slot(c, st, id);
-    if (!slot || !sizes(c, a, &batch, &full))
+    if (id < 0 || !sizes(c, a, &batch, &full))
         return NULL;
+    *p = (plate){ .outer = st->plates,
+                  .frame = { .name = ad__name_text(c, id), .size = batch, .full_size = full },
+                  .id = id,
+                  .sequential = sequential };
+    if (!announce(c, a, p))
+        return NULL;
+    batch = p->frame.size;
+    p->scale = batch > 0 ? (double)full / (double)batch : 1;
+    name_slot *slot = ppl__name_slot(c, st, p->id);
+    if (!slot)
+        return NULL;
+    const char *name = p->frame.name;
     plate *before = earlier(c, st, slot);
-    if (before && before->open)
-        return refuse(c, AD_ERROR_SITE, a, "nested plates need different names", "duplicate plate, it is open already");
+    if (before && before->open) {
+        ad__fail(c, AD_ERROR_SITE, "nested plates need different names",
+                 "plate \"%s\": duplicate plate, it is open already", name);
+        return NULL;
+    }
     if (before &&
         (before->frame.size != batch || before->frame.full_size != full || before->sequential != sequential)) {
         ad__fail(c, AD_ERROR_SITE, "give it another name",
-                 "duplicate plate \"%s\": size %lld of %lld here, %lld of %lld before%s", a->name, (long long)batch,
+                 "duplicate plate \"%s\": size %lld of %lld here, %lld of %lld before%s", name, (long long)batch,
                  (long long)full, (long long)before->frame.size, (long long)before->frame.full_size,
                  before->sequential != sequential ? "; sequential in one place, vectorised in the other" : "");
         return NULL;
     }
-    *p = (plate){ .outer = st->plates,
-                  .frame = { .name = ad__name_text(c, id), .size = batch, .full_size = full },
-                  .id = id,
-                  .scale = batch > 0 ? (double)full / (double)batch : 1,
-                  .sequential = sequential };
     if (!sequential && !(p->frame.dim = free_dim(c, st, a)))
-        return NULL;
-    if (before)
-        p->index = before->index;
-    else if (a->subsample || a->subsample_size)
-        p->index = members(c, st, id, a, batch);
-    if (!ad__ok(c))
-        return NULL;
-    slot = ppl__name_slot(c, st, id); /* handlers may have made names */
-    if (!slot)
         return NULL;
     *slot = (name_slot){ .param = slot->param, .run = st->run, .tape_generation = c->tape->generation, .plate = p };
     return p;

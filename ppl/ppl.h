@@ -178,8 +178,8 @@ AD_API bool ppl_ok(void);
 #define ppl_each(i, ...)                                                                                               \
     for (ppl_plate_scope ppl_scope_                                                                                    \
          __attribute__((cleanup(ppl_plate_leave))) = ppl_each_begin((ppl_plate_args){ __VA_ARGS__, .at_ = PPL_HERE }); \
-         !ppl_scope_.entered;)                                                                                         \
-        for (int64_t i = 0; ppl_each_next(&ppl_scope_, &i) || (ppl_scope_.entered = true, false);)
+         !ppl_scope_.entered; ppl_scope_.entered = true)                                                               \
+        for (int64_t i = 0; ppl_each_next(&ppl_scope_, &i);)
 #define ppl_subsample(data, event_dim) ppl_subsample_site(PPL_HERE, (data), (event_dim))
 
 /* ppl_module ("decoder") { ... }: parameters inside are called decoder$$$name (nested: outer$$$inner$$$name). */

@@ -135,17 +135,17 @@ static void settle(ad_context *c, ppl_state *st, ppl_message *m)
             ppl__draw(c, st, m);
         if (m->type == PPL_PARAM)
             ppl__param_value(c, st, m);
+        if (m->type == PPL_SUBSAMPLE)
+            ppl__plate_members(c, st, m);
     }
     m->done = true;
 }
 
-void ppl_send(ppl_message *m)
+/* Sends a message through the handlers below `reached` in the stack, and back through all. */
+static inline __attribute__((always_inline)) void send_from(ad_context *c, ppl_state *st, int64_t reached,
+                                                           ppl_message *m)
 {
-    ad_context *c = ad__current();
-    ppl_state *st = ppl__state(c);
-    if (!st)
-        return;
-    int64_t top = st->depth, reached = top;
+    int64_t top = st->depth;
     while (reached > 0 && !m->stop) {
         ppl_handler *h = st->handler[--reached];
         if (h->process)
@@ -161,6 +161,23 @@ void ppl_send(ppl_message *m)
         m->continuation(m);
 }
 
+void ppl_send(ppl_message *m)
+{
+    ad_context *c = ad__current();
+    ppl_state *st = ppl__state(c);
+    if (st)
+        send_from(c, st, st->depth, m);
+}
+
+void ppl__send_outward(ad_context *c, const ppl_handler *from, ppl_message *m)
+{
+    ppl_state *st = ppl__state(c);
+    int64_t at = st->depth;
+    while (at > 0 && st->handler[at - 1] != from)
+        at--;
+    send_from(c, st, at > 0 ? at - 1 : 0, m);
+}
+
 /* The context when a message can be sent from it: all is well and a tape is open. */
 static ad_context *ready(ppl_source at)
 {
@@ -173,16 +190,6 @@ static ad_context *ready(ppl_source at)
     ad__fail(c, AD_ERROR_SCOPE, "call it in a model or guide of svi_step, or in ad_scope { ... }",
              "no step or scope is open");
     return NULL;
-}
-
-/* Clears all but the frames, of which there are none: that is most of a message. */
-static inline void begin_message(ppl_message *m, ppl_message_type type, int32_t id, ppl_source at)
-{
-    memset(m, 0, offsetof(ppl_message, frame));
-    m->type = type;
-    m->id = id;
-    m->scale = 1;
-    m->at = at;
 }
 
 static ad_tensor *send_named(ad_context *c, ppl_message *m)
@@ -209,7 +216,7 @@ static int32_t with_suffix(ad_context *c, const char *name, const char *suffix)
 static ad_tensor *sample(ad_context *c, const ppl_sample_args *a, int32_t id, ad_tensor *obs, ad_tensor *mask)
 {
     ppl_message m;
-    begin_message(&m, PPL_SAMPLE, id, a->at_);
+    ppl__message_begin(&m, PPL_SAMPLE, id, a->at_);
     m.is_observed = obs != NULL;
     m.infer = a->infer;
     m.fn = a->fn;
@@ -294,7 +301,7 @@ ad_tensor *ppl_param_site(const ppl_param_args *a)
     if (!c || !st)
         return AD_NIL;
     ppl_message m;
-    begin_message(&m, PPL_PARAM, ppl__prefixed(c, st, a->name), a->at_);
+    ppl__message_begin(&m, PPL_PARAM, ppl__prefixed(c, st, a->name), a->at_);
     m.param = a;
     m.event_dim = a->event_dim_set || a->event_dim ? a->event_dim : -1;
     return send_named(c, &m);
@@ -310,7 +317,7 @@ ad_tensor *ppl_subsample_site(ppl_source at, ad_tensor *data, int event_dim)
         return AD_NIL;
     }
     ppl_message m;
-    begin_message(&m, PPL_SELECT, ad__name(c, "ppl_subsample"), at);
+    ppl__message_begin(&m, PPL_SELECT, ad__name(c, "ppl_subsample"), at);
     m.value = data;
     m.event_dim = event_dim;
     return send_named(c, &m);

@@ -3,6 +3,8 @@
 #ifndef PPL_STATE_H
 #define PPL_STATE_H
 
+#include <string.h>
+
 #include "autodiff/tape.h"
 #include "ppl/ppl.h"
 
@@ -64,7 +66,7 @@ typedef struct ppl_state {
 
     plate *plates;              /* open ones, innermost first */
     plate *by_dim[AD_MAX_RANK]; /* the open plate of dimension -1 - i */
-    uint32_t run;               /* ordinal of the run of a model: plates of one name may come back within it */
+    uint32_t run, last_run;     /* ordinal of the run of a model: plates of one name may come back within it */
 
     ad_tensor *members; /* 0, 1, ..., n_members - 1: the indices of plates that are not subsampled */
     int64_t n_members;
@@ -97,6 +99,18 @@ void ppl__unwind(ppl_state *st, int64_t depth);
 
 void ppl__draw(ad_context *c, ppl_state *st, ppl_message *m);        /* of a sample site */
 void ppl__param_value(ad_context *c, ppl_state *st, ppl_message *m); /* of a parameter */
+void ppl__plate_members(ad_context *c, ppl_state *st, ppl_message *m); /* of a plate */
+/* Clears all but the frames, of which there are none: that is most of a message. */
+static inline void ppl__message_begin(ppl_message *m, ppl_message_type type, int32_t id, ppl_source at)
+{
+    memset(m, 0, offsetof(ppl_message, frame));
+    m->type = type;
+    m->id = id;
+    m->scale = 1;
+    m->at = at;
+}
+/* Sends a message as it is to the handlers outside of one that is at work, and back through all. */
+void ppl__send_outward(ad_context *c, const ppl_handler *from, ppl_message *m);
 
 /* ---- parameters -------------------------------------------------------------------------------------------------- */
 

@@ -75,12 +75,22 @@ bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m)
     int32_t *slot = slot_of(t, m->id);
     if (*slot >= 0) {
         site *before = t->site[*slot];
-        if (before->m.type == m->type && m->type == PPL_PARAM) {
+        bool again = before->m.type == m->type && m->type != PPL_SAMPLE; /* a parameter or plate that comes again */
+        bool plates = again && m->type == PPL_SUBSAMPLE;
+        if (plates)
+            again = m->plate->full_size == before->m.plate->full_size && m->plate->size == before->m.plate->size;
+        if (again) {
             before->m = *m;
-            before->m.param = NULL;
+            if (!plates)
+                before->m.param = NULL;
             return true;
         }
-        if (before->m.type == PPL_SAMPLE && m->type == PPL_SAMPLE)
+        if (plates)
+            ad__fail(c, AD_ERROR_SITE, "give it another name",
+                     "duplicate plate \"%s\": size %lld of %lld here, %lld of %lld before", m->name,
+                     (long long)m->plate->size, (long long)m->plate->full_size, (long long)before->m.plate->size,
+                     (long long)before->m.plate->full_size);
+        else if (before->m.type == PPL_SAMPLE && m->type == PPL_SAMPLE)
             ad__fail(c, AD_ERROR_SITE, "every site of a run needs a name of its own; in ppl_each put the index into it",
                      "Multiple sample sites named \"%s\": the first is at %s:%d", m->name,
                      before->m.at.file ? before->m.at.file : "?", before->m.at.line);
@@ -94,10 +104,10 @@ bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m)
         return false;
     size_t used = offsetof(ppl_message, frame) + (size_t)m->n_frames * sizeof *m->frame; /* frames come last */
     memcpy(&s->m, m, used);
-    s->m.param = NULL;
     s->log_prob = s->unmasked = NULL;
     s->partner = s->next_param = NULL;
     if (m->type == PPL_PARAM) {
+        s->m.param = NULL;
         *(t->last_param ? &t->last_param->next_param : &t->first_param) = s;
         t->last_param = s;
     }
@@ -212,7 +222,6 @@ trace *ppl__run(ad_context *c, ppl_call *call, ppl_function f, const char *what,
     trace *t = st ? ppl__trace_new(c) : NULL;
     if (!t)
         return NULL;
-    st->run++;
     st->calls++;
     error_frame where = { .outer = c->frame, .kind = what };
     c->frame = &where;
@@ -295,7 +304,7 @@ const ppl_message *ppl_trace_find(ppl_trace *handle, const char *name)
 ad_tensor *ppl_trace_value(ppl_trace *handle, const char *name)
 {
     site *s = must_find(handle, name);
-    return s ? s->m.value : AD_NIL;
+    return s && s->m.value ? s->m.value : AD_NIL;
 }
 
 static ad_tensor *scaled(ad_context *c, site *s)
@@ -366,6 +375,8 @@ size_t ppl_format_shapes(ppl_trace *handle, char *out, size_t size)
             const ppl_message *m = &t->site[i]->m;
             if ((m->type == PPL_PARAM) != (pass == 0))
                 continue;
+            if (m->type == PPL_SUBSAMPLE && !m->value)
+                continue; /* a plate with all its members */
             ad_shape value = ad_shape_of(m->value);
             int event = m->fn ? dist_event_dim(m->fn) : 0, batch = value.rank - event;
             if (m->fn) {

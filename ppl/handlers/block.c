@@ -30,5 +30,10 @@ static void process(ppl_handler *h, ppl_message *m)
 
 ppl_handler ppl_block_handler(const ppl_block_args *args)
 {
+    for (const char *const *name = args->hide; name && *name; name++)
+        if (listed(args->expose, *name))
+            ad_fail(AD_ERROR_ARGUMENT, NULL, "ppl_block: \"%s\" is both hidden and exposed", *name);
+    if (args->hide_types & args->expose_types || (args->hide_observed && args->expose_observed))
+        ad_fail(AD_ERROR_ARGUMENT, NULL, "ppl_block: the same sites are both hidden and exposed by their type");
     return (ppl_handler){ .process = process, .user = args };
 }

@@ -1,6 +1,6 @@
-/* The do handler: intervention. The site itself is drawn or observed as ever, and everyone outside sees that; what
- * follows in the program gets the value given here, under the name <name>__CF. Called through ppl_with. Meaning: Pyro's
- * poutine/do_messenger.py. */
+/* The do handler: intervention. The site itself is drawn or observed as ever, and everyone sees that; what follows in
+ * the program gets the value given here, under the name <name>__CF. Called through ppl_with. Meaning: Pyro's
+ * poutine/do_messenger.py, but that the handlers inside have treated the message once, before it becomes two. */
 #include <string.h>
 
 #include "ppl/state.h"
@@ -8,23 +8,26 @@
 static void process(ppl_handler *h, ppl_message *m)
 {
     ad_context *c = ad__current();
-    if (m->type != PPL_SAMPLE || m->intervener == h || !ad__ok(c))
+    if (m->type != PPL_SAMPLE || m->intervener || !ad__ok(c)) /* of two interventions the inner one wins */
         return;
     for (const ppl_value *v = h->user; v->name; v++) {
         if (strcmp(v->name, m->name))
             continue;
+        if (!v->value || ad_is_nil(v->value)) {
+            ad__fail(c, AD_ERROR_ARGUMENT, NULL, "ppl_do: the value for site \"%s\" is %s", m->name,
+                     v->value ? "nil" : "NULL");
+            return;
+        }
         size_t n = strlen(m->name);
         char *text = ad__step_bytes(c, n + sizeof "__CF");
         if (!text)
             return;
         memcpy(text, m->name, n);
         memcpy(text + n, "__CF", sizeof "__CF");
-        ppl_message site = *m; /* as if no handler had seen it: the whole stack treats it again */
-        site.intervener = h;
-        site.n_frames = 0;
-        site.scale = 1;
-        site.mask = NULL;
-        ppl_send(&site);
+        ppl_message site = *m; /* with what the handlers inside have done to it, for those outside */
+        site.intervener = m->intervener = h;
+        site.continuation = NULL;
+        ppl__send_outward(c, h, &site);
         m->id = ad__name(c, text);
         m->name = ad__name_text(c, m->id);
         m->value = v->value;

@@ -2,14 +2,31 @@
  * Meaning: Pyro's poutine/replay_messenger.py. */
 #include "ppl/state.h"
 
+/* A plate has the members of the trace's: those of the guide's, where it says none of its own. */
+static void replay_plate(ad_context *c, ppl_message *m, const ppl_message *before)
+{
+    if (m->plate->full_size != before->plate->full_size)
+        ad__fail(c, AD_ERROR_SHAPE, NULL, "plate \"%s\" has %lld members; in the trace that is replayed it has %lld",
+                 m->name, (long long)m->plate->full_size, (long long)before->plate->full_size);
+    else if (m->is_observed && before->value && m->value != before->value)
+        ad__fail(c, AD_ERROR_SITE, "leave .subsample out here, or give the same tensor in both",
+                 "plate \"%s\" has a .subsample of its own, and other members in the trace that is replayed", m->name);
+    else if (!m->is_observed)
+        m->value = before->value, m->done = true;
+}
+
 static void process(ppl_handler *h, ppl_message *m)
 {
     ad_context *c = ad__current();
-    if ((m->type != PPL_SAMPLE && m->type != PPL_SUBSAMPLE) || m->is_observed || !ad__ok(c))
+    if ((m->type != PPL_SAMPLE && m->type != PPL_SUBSAMPLE) || (m->is_observed && m->type == PPL_SAMPLE) || !ad__ok(c))
         return;
     const site *s = ppl__trace_find(h->user, m->id);
     if (!s)
         return;
+    if (m->type == PPL_SUBSAMPLE && s->m.type == PPL_SUBSAMPLE) {
+        replay_plate(c, m, &s->m);
+        return;
+    }
     if (s->m.type != m->type || s->m.is_observed) {
         ad__fail(c, AD_ERROR_SITE, "give the guide's site another name, or observe it in the model alone",
                  "site \"%s\" must be sampled in trace", m->name);

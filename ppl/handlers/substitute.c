@@ -33,6 +33,11 @@ static void process(ppl_handler *h, ppl_message *m)
     for (const ppl_value *v = h->user; v->name; v++) {
         if (strcmp(v->name, m->name) && strcmp(v->name, own_name(m->name)))
             continue;
+        if (!v->value || ad_is_nil(v->value)) {
+            ad_fail(AD_ERROR_ARGUMENT, NULL, "ppl_substitute: the value for parameter \"%s\" is %s", m->name,
+                    v->value ? "nil" : "NULL");
+            return;
+        }
         m->value = v->value;
         check(m);
     }
