@@ -1,12 +1,14 @@
 /* The backend over a device: memory, modules, lowering plans to programs and running them. Of the module's entries this
- * is the one that the library calls. A run is one upload of the bind, the launches, one download of the outcome. */
-#include <stdio.h>
+ * is the one that the library calls. A run is one upload of the bind, the launches, and one wait: what the host wants
+ * to know, the outcome and the totals, kernels have then written to a record of the host's. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "gpu/gpu.h"
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
+
+enum { BLOCKS_OF_PROCESSOR = 8 }; /* as many of GPU_THREADS threads as one has at work */
 
 static int ordinal_of(ad_context *c, const char *device)
 {
@@ -26,6 +28,8 @@ static void close_state(void *state)
     gpu_state *s = state;
     if (s->structured)
         gpu__module_release(s, s->structured);
+    if (s->record)
+        gpu__device.record_free(s->device, s->record);
     if (s->device)
         gpu__device.close(s->device);
     ad__allocate(s->context, s, 0);
@@ -38,10 +42,12 @@ static void *open_state(ad_context *c, const char *device)
     if (!s)
         return NULL;
     *s = (gpu_state){ .context = c };
-    const char *fail_at = getenv("TAPER_FAIL_DEVICE_ALLOCATION");
-    s->fail_at = fail_at ? atoll(fail_at) : 0;
     s->device = gpu__device.open(c, ordinal, c->precision == AD_DOUBLE ? 64 : 32);
-    if (s->device && (s->structured = gpu__module(s, "#include \"gpu/structured.h\"\n")))
+    if (s->device) {
+        s->most_blocks = (int64_t)BLOCKS_OF_PROCESSOR * gpu__device.processors(s->device);
+        s->record = gpu__device.record_new(s->device, (RECORD_TOTALS + RECORD_MOST_TOTALS) * sizeof *s->record);
+    }
+    if (s->record && (s->structured = gpu__module(s, "#include \"gpu/structured.h\"\n")))
         return s;
     close_state(s);
     return NULL;
@@ -62,11 +68,6 @@ static int set_threads(void *state, int threads)
 
 void *gpu__memory(gpu_state *s, size_t bytes)
 {
-    if (s->fail_at && !--s->fail_at) {
-        ad__fail(s->context, AD_ERROR_MEMORY, NULL,
-                 "out of device memory (as $TAPER_FAIL_DEVICE_ALLOCATION asks): %zu bytes", bytes);
-        return NULL;
-    }
     return gpu__device.memory_new(s->device, bytes ? bytes : 1);
 }
 static void *memory_new(void *state, size_t bytes)
@@ -75,16 +76,38 @@ static void *memory_new(void *state, size_t bytes)
 }
 static void memory_free(void *state, void *memory)
 {
+    gpu_state *s = state;
+    s->n_totals = 0;
     if (memory)
-        gpu__device.memory_free(((gpu_state *)state)->device, memory);
+        gpu__device.memory_free(s->device, memory);
 }
-static bool copy(void *state, void *to, const void *from, size_t bytes)
+static bool copy(const gpu_state *s, void *to, const void *from, size_t bytes)
 {
-    return !bytes || gpu__device.copy(((gpu_state *)state)->device, to, from, bytes, true);
+    return !bytes || (gpu__device.copy(s->device, to, from, bytes) && gpu__device.wait(s->device));
+}
+static bool upload(void *state, void *to, const void *from, size_t bytes)
+{
+    gpu_state *s = state;
+    s->n_totals = 0;
+    return copy(s, to, from, bytes);
+}
+/* A total of the last run is known already. */
+static bool download(void *state, void *to, const void *from, size_t bytes)
+{
+    const gpu_state *s = state;
+    for (int k = 0; k < s->n_totals; k++) {
+        if (from != s->total_at[k] || bytes != sizeof(double))
+            continue;
+        memcpy(to, &s->record[RECORD_TOTALS + k], bytes);
+        return true;
+    }
+    return copy(s, to, from, bytes);
 }
 static bool clear(void *state, void *memory, size_t bytes)
 {
-    return !bytes || gpu__device.clear(((gpu_state *)state)->device, memory, bytes);
+    gpu_state *s = state;
+    s->n_totals = 0;
+    return !bytes || gpu__device.clear(s->device, memory, bytes);
 }
 static void *host_pointer(void *state, void *memory)
 {
@@ -139,8 +162,6 @@ void gpu__module_release(gpu_state *s, gpu_module *m)
 
 /* ---- lowering ---------------------------------------------------------------------------------------------------- */
 
-enum { MOST_BLOCKS = 4096 };
-
 static int32_t numbers(const gpu_program *p)
 {
     return p->plan->n_scalars + p->plan->n_constants;
@@ -168,7 +189,7 @@ gpu_step *gpu__step(gpu_program *p, const char *kernel, int64_t work, const int6
         return NULL;
     gpu_step *to = &p->step[p->n_steps++];
     int64_t blocks = (work + GPU_THREADS - 1) / GPU_THREADS;
-    *to = (gpu_step){ .grid = { (int32_t)(blocks < MOST_BLOCKS ? blocks : MOST_BLOCKS), 1, GPU_THREADS },
+    *to = (gpu_step){ .grid = { (int32_t)(blocks < s->most_blocks ? blocks : s->most_blocks), 1, GPU_THREADS },
                       .words = p->n_words,
                       .address = (int32_t)p->n_references };
     int64_t head[STEP_SIZES] = { [STEP_GATED] = p->gated, [STEP_ADDRESSES] = first_address(p) + p->n_references };
@@ -285,7 +306,7 @@ static void *lower(void *state, const plan *pl)
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
-/* Bound inputs that lie on the host are copied to memory of the device's. */
+/* Bound inputs that kernels cannot read where they lie are copied to memory of the device's. */
 static bool fetch_inputs(gpu_program *p, const run_bind *bind)
 {
     gpu_state *s = p->state;
@@ -294,7 +315,7 @@ static bool fetch_inputs(gpu_program *p, const run_bind *bind)
         if (!in->bytes)
             continue;
         in->now = bind->bound[i];
-        if (!gpu__device.on_host(s->device, in->now))
+        if (gpu__device.reaches(s->device, in->now))
             continue;
         if (!in->staged && !(in->staged = gpu__memory(s, in->bytes)))
             return false;
@@ -338,28 +359,31 @@ static bool run(void *state, void *program, const run_bind *bind, run_outcome *o
 {
     gpu_state *s = state;
     gpu_program *p = program;
+    s->n_totals = 0;
     if (!fetch_inputs(p, bind))
         return false;
     int64_t *word = p->bind, address = first_address(p);
     word[BIND_KEY] = (int64_t)bind->key;
     word[BIND_RUN] = bind->run;
-    word[BIND_BAD_NODE] = -1;
-    word[BIND_NONFINITE] = 0;
+    word[BIND_BAD_NODE] = s->record[RECORD_BAD_NODE] = -1;
+    word[BIND_NONFINITE] = s->record[RECORD_NONFINITE] = 0;
+    word[BIND_RECORD] = (int64_t)(intptr_t)s->record;
     if (p->plan->n_scalars)
         memcpy(word + BIND_NUMBERS, bind->scalar, (size_t)p->plan->n_scalars * sizeof(double));
     for (int64_t i = 0; i < p->n_references; i++)
         word[address + i] = (int64_t)(intptr_t)resolve(p, bind, p->reference[i]);
-    if (!gpu__device.copy(s->device, p->device_bind, word, (size_t)p->n_bind * sizeof *word, false))
-        return false;
-    bool done = true;
+    bool done = gpu__device.copy(s->device, p->device_bind, word, (size_t)p->n_bind * sizeof *word);
     for (int64_t i = 0; done && i < p->n_steps; i++)
         done = run_step(p, &p->step[i]);
-    int64_t told[BIND_NUMBERS]; /* waited for after a failure too: what was launched reads the bind and the tables */
-    if (!copy(s, told, p->device_bind, sizeof told) || !done)
+    if (!gpu__device.wait(s->device) ||
+        !done) /* after a failure too: what was launched reads the bind and the tables */
         return false;
-    outcome->finite = !told[BIND_NONFINITE];
-    outcome->bad_index = (node_id)told[BIND_BAD_NODE];
-    outcome->bad_value = told[BIND_BAD_VALUE];
+    outcome->finite = !s->record[RECORD_NONFINITE];
+    outcome->bad_index = (node_id)s->record[RECORD_BAD_NODE];
+    outcome->bad_value = s->record[RECORD_BAD_VALUE];
+    for (int k = 0; k < p->n_totals; k++) /* the double lies behind the real */
+        s->total_at[k] = (char *)resolve(p, bind, p->total[k]) + sizeof(double);
+    s->n_totals = p->n_totals;
     return true;
 }
 
@@ -371,8 +395,8 @@ const ad_backend gpu__backend = {
     .set_threads = set_threads,
     .memory_new = memory_new,
     .memory_free = memory_free,
-    .upload = copy,
-    .download = copy,
+    .upload = upload,
+    .download = download,
     .clear = clear,
     .host_pointer = host_pointer,
     .lower = lower,

@@ -2,7 +2,7 @@
  * status checked. $TAPER_TF32=1 lets products of floats round their operands to TF32; without it they are FP32. */
 #include <cublas_v2.h>
 #include <cuda_runtime_api.h>
-#include <limits.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,35 +10,46 @@
 #include "gpu/compile.h"
 #include "gpu/device.h"
 
-enum { WORKSPACE = 32 << 20 };
+/* Bytes of cuBLAS's workspace, and of what is held back for the runtime and cuBLAS, which ask for memory of their own
+ * when a kernel is first launched: a card full of data must still run. */
+enum { WORKSPACE = 32 << 20, HELD_BACK = 32 << 20 };
 
 typedef struct cuda {
     ad_context *context;
-    int ordinal, real_bits;
+    int ordinal, real_bits, processors;
     gpu_target target;
     cudaStream_t stream;
     cublasHandle_t blas;
-    void *workspace;
+    void *workspace, *held_back;
     bool tf32;
     char description[512];
 } cuda;
 
-static bool failed(const cuda *d, cudaError_t e, const char *doing)
+static bool failed(const cuda *d, bool of_memory, const char *doing, const char *why)
 {
     cudaGetLastError(); /* the next call starts clean, unless the device itself is lost */
-    ad__fail(d->context, AD_ERROR_DEVICE, NULL, "%s: %s: %s", d->description, doing, cudaGetErrorString(e));
+    if (of_memory)
+        ad__fail(d->context, AD_ERROR_MEMORY, "free tensors, or use a smaller minibatch",
+                 "%s: out of device memory while %s: %s", d->description, doing, why);
+    else
+        ad__fail(d->context, AD_ERROR_DEVICE, NULL, "%s: %s: %s", d->description, doing, why);
     return false;
 }
 static bool works(const cuda *d, cudaError_t e, const char *doing)
 {
-    return !e || failed(d, e, doing);
+    return !e || failed(d, e == cudaErrorMemoryAllocation, doing, cudaGetErrorString(e));
 }
 static bool blas_works(const cuda *d, cublasStatus_t s, const char *doing)
 {
-    if (!s)
-        return true;
-    ad__fail(d->context, AD_ERROR_DEVICE, NULL, "%s: %s: %s", d->description, doing, cublasGetStatusString(s));
-    return false;
+    return !s || failed(d, s == CUBLAS_STATUS_ALLOC_FAILED, doing, cublasGetStatusString(s));
+}
+/* Gives back what was held back; false where that has been done. */
+static bool made_room(cuda *d)
+{
+    void *held = d->held_back;
+    d->held_back = NULL;
+    cudaGetLastError();
+    return held && !cudaFree(held);
 }
 /* The runtime's current device is the thread's. */
 static bool use(const cuda *d)
@@ -58,7 +69,7 @@ static void *memory_new(void *device, size_t bytes)
     if (!e)
         return memory;
     if (e != cudaErrorMemoryAllocation) {
-        failed(d, e, "allocating");
+        works(d, e, "allocating");
         return NULL;
     }
     cudaGetLastError();
@@ -83,21 +94,43 @@ static bool clear(void *device, void *memory, size_t bytes)
     return use(d) && works(d, cudaMemsetAsync(memory, 0, bytes, d->stream), "clearing");
 }
 
-static bool copy(void *device, void *to, const void *from, size_t bytes, bool wait)
+static bool copy(void *device, void *to, const void *from, size_t bytes)
 {
     const cuda *d = device;
-    return use(d) && works(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, d->stream), "copying") &&
-           (!wait || works(d, cudaStreamSynchronize(d->stream), "running"));
+    return use(d) && works(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, d->stream), "copying");
 }
 
-static bool on_host(void *device, const void *memory)
+static bool wait_for_all(void *device)
 {
-    (void)device;
+    const cuda *d = device;
+    return use(d) && works(d, cudaStreamSynchronize(d->stream), "running");
+}
+
+/* Memory of this device's, aligned as kernels want it. Another's is copied, which needs no access from one to the
+ * other. */
+static bool reaches(void *device, const void *memory)
+{
+    const cuda *d = device;
     struct cudaPointerAttributes a;
-    if (!cudaPointerGetAttributes(&a, memory))
-        return a.type == cudaMemoryTypeUnregistered || a.type == cudaMemoryTypeHost;
+    if (use(d) && !cudaPointerGetAttributes(&a, memory))
+        return (uintptr_t)memory % sizeof(double) == 0 &&
+               (a.type == cudaMemoryTypeManaged || (a.type == cudaMemoryTypeDevice && a.device == d->ordinal));
     cudaGetLastError();
-    return true;
+    return false;
+}
+
+/* Pinned and mapped; addresses of such memory are the same on both sides. */
+static void *record_new(void *device, size_t bytes)
+{
+    const cuda *d = device;
+    void *record = NULL;
+    return use(d) && works(d, cudaHostAlloc(&record, bytes, cudaHostAllocMapped), "allocating host memory") ? record
+                                                                                                            : NULL;
+}
+static void record_free(void *device, void *record)
+{
+    if (use(device))
+        works(device, cudaFreeHost(record), "freeing host memory");
 }
 
 /* ---- kernels ----------------------------------------------------------------------------------------------------- */
@@ -107,7 +140,9 @@ static void *compile(void *device, const char *source)
     const cuda *d = device;
     char why[2048];
     size_t bytes;
-    char *code = use(d) ? gpu__compile(source, d->target, true, &bytes, why, sizeof why) : NULL;
+    if (!use(d))
+        return NULL;
+    char *code = gpu__compile(source, d->target, true, &bytes, why, sizeof why);
     if (!code) {
         ad__fail(d->context, AD_ERROR_DEVICE, NULL, "%s: compiling kernels: %s", d->description, why);
         return NULL;
@@ -134,32 +169,47 @@ static void *kernel(void *device, void *module, const char *name)
 
 static bool launch(void *device, void *kernel, gpu_grid grid, void *bind, const void *step)
 {
-    const cuda *d = device;
+    cuda *d = device;
     void *arguments[] = { &bind, &step };
     dim3 blocks = { (unsigned)grid.blocks, (unsigned)grid.rows, 1 }, threads = { (unsigned)grid.threads, 1, 1 };
-    return use(d) && works(d, cudaLaunchKernel(kernel, blocks, threads, arguments, 0, d->stream), "launching");
+    if (!use(d))
+        return false;
+    cudaError_t e = cudaLaunchKernel(kernel, blocks, threads, arguments, 0, d->stream);
+    if (e == cudaErrorMemoryAllocation && made_room(d))
+        e = cudaLaunchKernel(kernel, blocks, threads, arguments, 0, d->stream);
+    return works(d, e, "launching");
 }
 
-/* cuBLAS stores by columns: the transpose of a row-major product is the product of the transposes, in turn. */
+/* cuBLAS stores by columns: the transpose of a row-major product is the product of the transposes, in turn. One product
+ * goes through the entry for one, which may cut a long inner dimension into parts. */
+static cublasStatus_t call_blas(const cuda *d, const gpu_product *g, const void *a, const void *b, void *c)
+{
+    bool wide = d->real_bits == 64;
+    static const double one = 1, zero = 0;
+    static const float one_f = 1, zero_f = 0;
+    const void *alpha = wide ? (const void *)&one : &one_f, *beta = wide ? (const void *)&zero : &zero_f;
+    cudaDataType type = wide ? CUDA_R_64F : CUDA_R_32F;
+    cublasComputeType_t how = wide ? CUBLAS_COMPUTE_64F : d->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+    cublasOperation_t op_a = g->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N,
+                      op_b = g->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
+    int64_t row_a = g->transpose_a ? g->m : g->k, row_b = g->transpose_b ? g->k : g->n;
+    if (g->members == 1)
+        return cublasGemmEx_64(d->blas, op_b, op_a, g->n, g->m, g->k, alpha, b, type, row_b, a, type, row_a, beta, c,
+                               type, g->n, how, CUBLAS_GEMM_DEFAULT);
+    return cublasGemmStridedBatchedEx_64(d->blas, op_b, op_a, g->n, g->m, g->k, alpha, b, type, row_b, g->stride_b, a,
+                                         type, row_a, g->stride_a, beta, c, type, g->n, g->m * g->n, g->members, how,
+                                         CUBLAS_GEMM_DEFAULT);
+}
+
 static bool multiply(void *device, const gpu_product *g, const void *a, const void *b, void *c)
 {
-    const cuda *d = device;
-    bool wide = d->real_bits == 64;
-    double one = 1, zero = 0;
-    float one_f = 1, zero_f = 0;
-    cudaDataType type = wide ? CUDA_R_64F : CUDA_R_32F;
-    cublasComputeType_t how = wide      ? CUBLAS_COMPUTE_64F_PEDANTIC
-                              : d->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32
-                                        : CUBLAS_COMPUTE_32F_PEDANTIC;
-    return use(d) && blas_works(d,
-                                cublasGemmStridedBatchedEx_64(d->blas, g->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
-                                                              g->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, g->n, g->m,
-                                                              g->k, wide ? (void *)&one : (void *)&one_f, b, type,
-                                                              g->transpose_b ? g->k : g->n, g->stride_b, a, type,
-                                                              g->transpose_a ? g->m : g->k, g->stride_a,
-                                                              wide ? (void *)&zero : (void *)&zero_f, c, type, g->n,
-                                                              g->m * g->n, g->members, how, CUBLAS_GEMM_DEFAULT),
-                                "multiplying matrices");
+    cuda *d = device;
+    if (!use(d))
+        return false;
+    cublasStatus_t s = call_blas(d, g, a, b, c);
+    if (s == CUBLAS_STATUS_ALLOC_FAILED && made_room(d))
+        s = call_blas(d, g, a, b, c);
+    return blas_works(d, s, "multiplying matrices");
 }
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
@@ -167,6 +217,10 @@ static bool multiply(void *device, const gpu_product *g, const void *a, const vo
 static const char *describe(void *device)
 {
     return ((cuda *)device)->description;
+}
+static int processors(void *device)
+{
+    return ((cuda *)device)->processors;
 }
 
 static void close_device(void *device)
@@ -177,6 +231,8 @@ static void close_device(void *device)
             cublasDestroy(d->blas);
         if (d->workspace)
             cudaFree(d->workspace);
+        if (d->held_back)
+            cudaFree(d->held_back);
         if (d->stream)
             cudaStreamDestroy(d->stream);
     }
@@ -206,6 +262,16 @@ static bool find_device(ad_context *c, int ordinal)
     return false;
 }
 
+/* Without memory cuBLAS says that it is not initialised. */
+static bool open_blas(cuda *d)
+{
+    cublasStatus_t s = cublasCreate(&d->blas);
+    size_t free_bytes = HELD_BACK, total = 0;
+    if (s == CUBLAS_STATUS_NOT_INITIALIZED && !cudaMemGetInfo(&free_bytes, &total) && free_bytes < HELD_BACK)
+        s = CUBLAS_STATUS_ALLOC_FAILED;
+    return blas_works(d, s, "opening cuBLAS");
+}
+
 static bool start(cuda *d)
 {
     struct cudaDeviceProp properties;
@@ -223,10 +289,12 @@ static bool start(cuda *d)
         return false;
     }
     d->target.real_bits = d->real_bits;
+    d->processors = properties.multiProcessorCount;
     return works(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "making a stream") &&
-           (d->workspace = memory_new(d, WORKSPACE)) && blas_works(d, cublasCreate(&d->blas), "opening cuBLAS") &&
+           (d->workspace = memory_new(d, WORKSPACE)) && open_blas(d) &&
            blas_works(d, cublasSetStream(d->blas, d->stream), "opening cuBLAS") && /* first: it resets the workspace */
-           blas_works(d, cublasSetWorkspace(d->blas, d->workspace, WORKSPACE), "opening cuBLAS");
+           blas_works(d, cublasSetWorkspace(d->blas, d->workspace, WORKSPACE), "opening cuBLAS") &&
+           (d->held_back = memory_new(d, HELD_BACK));
 }
 
 static void *open_device(ad_context *c, int ordinal, int real_bits)
@@ -251,11 +319,15 @@ const gpu_device gpu__device = {
     .open = open_device,
     .close = close_device,
     .describe = describe,
+    .processors = processors,
     .memory_new = memory_new,
     .memory_free = memory_free,
     .clear = clear,
     .copy = copy,
-    .on_host = on_host,
+    .wait = wait_for_all,
+    .reaches = reaches,
+    .record_new = record_new,
+    .record_free = record_free,
     .compile = compile,
     .unload = unload,
     .kernel = kernel,

@@ -21,13 +21,18 @@ typedef struct gpu_device {
     void *(*open)(ad_context *c, int ordinal, int real_bits); /* NULL after an error */
     void (*close)(void *device);
     const char *(*describe)(void *device);
+    int (*processors)(void *device); /* each runs a few blocks of threads at once */
 
     void *(*memory_new)(void *device, size_t bytes); /* aligned to 64 bytes */
     void (*memory_free)(void *device, void *memory);
     bool (*clear)(void *device, void *memory, size_t bytes);
-    /* Either side may lie on the host. Done when it returns, or, unless `wait`, as soon as `from` may change. */
-    bool (*copy)(void *device, void *to, const void *from, size_t bytes, bool wait);
-    bool (*on_host)(void *device, const void *memory);
+    /* Either side may lie on the host. Until the next wait `from` must stay as it is, and `to` is not whole. */
+    bool (*copy)(void *device, void *to, const void *from, size_t bytes);
+    bool (*wait)(void *device);                        /* for all that was asked; false where any of it failed */
+    bool (*reaches)(void *device, const void *memory); /* whether kernels may read it where it lies */
+    /* Memory of the host's that kernels write at the same address: what they wrote is there after a wait. */
+    void *(*record_new)(void *device, size_t bytes);
+    void (*record_free)(void *device, void *record);
 
     /* A module of kernels; the source includes gpu/ and autodiff/ headers by name. NULL after an error. */
     void *(*compile)(void *device, const char *source);

@@ -22,7 +22,11 @@ typedef struct gpu_state {
     ad_context *context;
     void *device;
     gpu_module *modules, *structured;
-    int64_t fail_at; /* device allocations until one is refused, for tests; 0: never */
+    int64_t most_blocks; /* of a grid's rows: what there is beyond them is done by loops */
+
+    int64_t *record;                          /* kernels.h says what kernels write here */
+    const char *total_at[RECORD_MOST_TOTALS]; /* where the device has the record's totals */
+    int n_totals;                             /* since the last run; 0 once the device's memory was changed otherwise */
 } gpu_state;
 
 typedef struct gpu_step {
@@ -59,6 +63,8 @@ typedef struct gpu_program {
     size_t scratch_bytes;
     gpu_input *input; /* of each slot of bound inputs */
     int64_t n_inputs;
+    place total[RECORD_MOST_TOTALS]; /* that the record tells */
+    int n_totals;
 
     char *source; /* while lowering: of the items */
     int64_t source_bytes, cap_source;

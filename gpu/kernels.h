@@ -5,14 +5,18 @@
 #define GPU_KERNELS_H
 
 /* Words of the bind; behind them the run-time numbers and constants (doubles), then the addresses of all steps. */
-enum { BIND_KEY, BIND_RUN, BIND_BAD_NODE, BIND_BAD_VALUE, BIND_NONFINITE, BIND_NUMBERS };
+enum { BIND_KEY, BIND_RUN, BIND_BAD_NODE, BIND_NONFINITE, BIND_RECORD, BIND_NUMBERS };
+/* Words of the record, host's memory at the address in BIND_RECORD: what the host wants to know of a run, written by
+ * the kernels that find it out, so that nothing has to be fetched. The node of a bad index or -1, and its value; whether
+ * a guarded value was not finite; then the totals that are read after the run (doubles). */
+enum { RECORD_BAD_NODE, RECORD_BAD_VALUE, RECORD_NONFINITE, RECORD_TOTALS, RECORD_MOST_TOTALS = 8 };
 /* Words of a step: whether it waits for the gate, the word of the bind where its addresses begin, its sizes. */
 enum { STEP_GATED, STEP_ADDRESSES, STEP_SIZES };
 /* Sizes of blocks of threads and of sums, fixed: the order of additions depends on shapes alone. */
 enum { GPU_THREADS = 256, GPU_TOTAL_BLOCKS = 64 };
 /* Most rows of a grid, which go on to the operands behind them: CUDA's limit is 65535, and a tape may have more
- * terms. */
-enum { GPU_MOST_ROWS = 64 };
+ * terms. Most blocks in each row of a guard, whose operands differ in size: most blocks would find nothing to do. */
+enum { GPU_MOST_ROWS = 64, GPU_GUARD_BLOCKS = 64 };
 
 #ifndef GPU_WORDS_ONLY
 
@@ -56,6 +60,7 @@ typedef long long word;
 
 #define SIZE(k) (step[STEP_SIZES + (k)])
 #define ADDRESS(type, k) ((type *)bind[step[STEP_ADDRESSES] + (k)])
+#define RECORD(type) ((type *)bind[BIND_RECORD])
 #define EACH(i, n) for (word i = BLOCK * THREADS + THREAD; i < (n); i += BLOCKS * THREADS)
 /* Effects are made only where the values guarded before the gate are finite and no index was bad. */
 #define GATE                                                                                                           \

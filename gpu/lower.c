@@ -130,10 +130,7 @@ static bool lower_indexed(gpu_program *p, int32_t node, int64_t bytes)
 
 /* ---- reducing ---------------------------------------------------------------------------------------------------- */
 
-enum {
-    ROW = 4096,
-    COLUMN = 128
-}; /* elements that one row, one thread of a column, sums before partial sums are made */
+enum { ROW = 4096, COLUMN = 128 }; /* elements that one row, one column, sums before partial sums are made */
 
 /* rows of n elements from `from`, `total` in all */
 static bool reduce_rows(gpu_program *p, bool max, int64_t rows, int64_t n, int64_t total, place to, place from)
@@ -148,9 +145,14 @@ static bool reduce_rows(gpu_program *p, bool max, int64_t rows, int64_t n, int64
 static bool reduce_columns(gpu_program *p, bool max, int64_t outer, int64_t n, int64_t inner, int64_t piece, place to,
                            place from)
 {
-    int64_t pieces = n ? (n + piece - 1) / piece : 1, results = outer * pieces * inner;
-    return gpu__step(p, max ? "max_columns" : "sum_columns", results, (int64_t[]){ results, n, inner, piece, pieces },
-                     5) &&
+    int64_t pieces = n ? (n + piece - 1) / piece : 1, columns = 32;
+    while (columns < GPU_THREADS && GPU_THREADS / columns > n) /* else threads would find no row */
+        columns *= 2;
+    while (columns / 2 >= inner && columns > 1)
+        columns /= 2;
+    int64_t tiles = outer * pieces * ((inner + columns - 1) / columns);
+    return gpu__step(p, max ? "max_columns" : "sum_columns", tiles * GPU_THREADS,
+                     (int64_t[]){ tiles, n, inner, piece, pieces, columns }, 6) &&
            gpu__address(p, to) && gpu__address(p, from);
 }
 
@@ -198,7 +200,12 @@ static bool lower_total(gpu_program *p, int32_t node)
         done = gpu__more_words(p, (int64_t[]){ plan_size(pl, in[2 * t]) }, 1) &&
                gpu__address(p, pl->place[ad__plan_source(pl, in[2 * t])]) &&
                gpu__address(p, (place){ .kind = PLACE_NONE });
-    if (!done || !(s = gpu__step(p, "total", 1, (int64_t[]){ terms }, 1)))
+    int64_t recorded = -1;
+    if (pl->kept[node] & KEPT_AFTER_RUN && !p->gated && p->n_totals < RECORD_MOST_TOTALS) {
+        recorded = p->n_totals;
+        p->total[p->n_totals++] = pl->place[node];
+    }
+    if (!done || !(s = gpu__step(p, "total", 1, (int64_t[]){ terms, recorded }, 2)))
         return false;
     s->grid.threads = GPU_TOTAL_BLOCKS;
     for (int t = 0; done && t < terms; t++)
@@ -218,6 +225,8 @@ static bool lower_guard(gpu_program *p, int32_t node)
     if (!s)
         return false;
     s->grid.rows = rows_for(n);
+    if (s->grid.blocks > GPU_GUARD_BLOCKS)
+        s->grid.blocks = GPU_GUARD_BLOCKS;
     bool done = addresses(p, node, n);
     for (int j = 0; done && j < n; j++)
         done = gpu__more_words(p, (int64_t[]){ plan_size(pl, plan_inputs(pl, node)[j]) }, 1);
@@ -229,6 +238,10 @@ static bool lower_guard(gpu_program *p, int32_t node)
 static bool lower_product(gpu_program *p, int32_t node)
 {
     const int64_t *a = plan_attrs(p->plan, node);
+    if (p->gated && p->plan->place[node].kind == PLACE_TENSOR) { /* cuBLAS knows no gate */
+        ad__fail(p->plan->context, AD_ERROR_ARGUMENT, NULL, "a product was planned in the place of a state");
+        return false;
+    }
     gpu_step *s = gpu__step(p, NULL, 1, NULL, 0);
     if (!s)
         return false;
@@ -241,6 +254,17 @@ static bool lower_product(gpu_program *p, int32_t node)
                                 .stride_a = a[2] > 1 ? a[4] * a[6] : 0,
                                 .stride_b = a[3] > 1 ? a[6] * a[5] : 0 };
     return addresses(p, node, 2);
+}
+
+/* Nothing, where the value was computed in the state's place. */
+static bool lower_assign(gpu_program *p, int32_t node, int64_t bytes)
+{
+    const plan *pl = p->plan;
+    const int32_t *in = plan_inputs(pl, node);
+    const place *to = &pl->place[ad__plan_source(pl, in[0])], *from = &pl->place[ad__plan_source(pl, in[1])];
+    if (from->kind == to->kind && from->index == to->index && from->offset == to->offset)
+        return true;
+    return plain(p, "assign", node, plan_size(pl, node), (int64_t[]){ plan_size(pl, node) * bytes }, 1);
 }
 
 bool gpu__lower_node(gpu_program *p, int32_t node)
@@ -283,7 +307,7 @@ bool gpu__lower_node(gpu_program *p, int32_t node)
     case OP_arange:
         return plain(p, "arange", node, n, (int64_t[]){ n }, 1);
     case OP_assign:
-        return plain(p, "assign", node, n, (int64_t[]){ n * bytes }, 1);
+        return lower_assign(p, node, bytes);
     }
     ad__fail(pl->context, AD_ERROR_ARGUMENT, NULL, "the device has no kernel for %s", ad__op_name(pl->node[node].op));
     return false;

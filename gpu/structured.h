@@ -123,17 +123,11 @@ KERNEL(paste)
     }
 }
 
-/* sizes: bytes; addresses: of the assignment, state, value. A value that was written in place is there already. */
+/* sizes: bytes; addresses: of the assignment, state, value */
 KERNEL(assign)
 {
     GATE;
-    unsigned char *to = ADDRESS(unsigned char, 1), *from = ADDRESS(unsigned char, 2);
-    if (to == from)
-        return;
-    EACH(i, SIZE(0) / 4)
-    {
-        ((unsigned int *)to)[i] = ((unsigned int *)from)[i];
-    }
+    EACH(i, SIZE(0) / 4) ADDRESS(unsigned int, 1)[i] = ADDRESS(unsigned int, 2)[i];
 }
 
 /* ---- indices ----------------------------------------------------------------------------------------------------- */
@@ -146,8 +140,8 @@ KERNEL(check_index)
     __shared__ word first[GPU_THREADS];
     const word *index = ADDRESS(word, 0);
     word mine = SIZE(0);
-    for (word j = THREAD; j < SIZE(0) && mine == SIZE(0); j += THREADS)
-        if (index[j] < 0 || index[j] >= SIZE(1))
+    for (word j = THREAD; j < SIZE(0); j += THREADS) /* to the end: its loads do not wait for each other */
+        if ((index[j] < 0 || index[j] >= SIZE(1)) && mine == SIZE(0))
             mine = j;
     first[THREAD] = mine;
     __syncthreads();
@@ -158,8 +152,8 @@ KERNEL(check_index)
             mine = first[t];
     if (mine == SIZE(0))
         return;
-    bind[BIND_BAD_VALUE] = index[mine];
-    bind[BIND_BAD_NODE] = SIZE(2);
+    bind[BIND_BAD_NODE] = RECORD(word)[RECORD_BAD_NODE] = SIZE(2);
+    RECORD(word)[RECORD_BAD_VALUE] = index[mine];
 }
 
 /* (outer, size, inner), index (members) -> (outer, members, inner). sizes: result's elements, members, size, inner,
@@ -230,22 +224,33 @@ KERNEL(scatter_add)
 REDUCE_ROWS(sum_rows, double, 0.0, ADD)
 REDUCE_ROWS(max_rows, real, -REAL_INF, op_max)
 
-/* (outer, n, inner) -> (outer, pieces, inner): a thread for each result, over `piece` rows.
- * sizes: results, n, inner, piece, pieces */
+/* (outer, n, inner) -> (outer, pieces, inner): a block for a tile of neighbouring columns and a piece of their rows.
+ * Its threads lie `columns` (a power of two) side by side, the others below them; they go down the piece together and
+ * join what they have. sizes: tiles in all, n, inner, rows of a piece, pieces, columns */
 #define REDUCE_COLUMNS(name, number, START, JOIN)                                                                      \
     KERNEL(name)                                                                                                       \
     {                                                                                                                  \
         GATE;                                                                                                          \
-        word n = SIZE(1), inner = SIZE(2), piece = SIZE(3), pieces = SIZE(4);                                          \
+        __shared__ number part[GPU_THREADS];                                                                           \
+        word n = SIZE(1), inner = SIZE(2), piece = SIZE(3), pieces = SIZE(4), columns = SIZE(5);                       \
+        word lanes = THREADS / columns, lane = THREAD / columns, across = (inner + columns - 1) / columns;             \
         const real *x = ADDRESS(real, 1);                                                                              \
-        EACH(i, SIZE(0))                                                                                               \
-        {                                                                                                              \
-            word k = i % inner, from = i / inner % pieces * piece, outer = i / inner / pieces;                         \
-            word end = from + piece < n ? from + piece : n;                                                            \
+        for (word tile = BLOCK; tile < SIZE(0); tile += BLOCKS) {                                                      \
+            word k = tile % across * columns + THREAD % columns, outer = tile / across / pieces;                       \
+            word from = tile / across % pieces * piece, end = from + piece < n ? from + piece : n;                     \
             number y = START;                                                                                          \
-            for (word r = from; r < end; r++)                                                                          \
+            for (word r = from + lane; r < end && k < inner; r += lanes)                                               \
                 y = JOIN(y, x[(outer * n + r) * inner + k]);                                                           \
-            ADDRESS(real, 0)[i] = (real)y;                                                                             \
+            part[THREAD] = y;                                                                                          \
+            __syncthreads();                                                                                           \
+            for (word width = lanes / 2; width; width /= 2) {                                                          \
+                if (lane < width)                                                                                      \
+                    part[THREAD] = JOIN(part[THREAD], part[THREAD + width * columns]);                                 \
+                __syncthreads();                                                                                       \
+            }                                                                                                          \
+            if (!lane && k < inner)                                                                                    \
+                ADDRESS(real, 0)[tile / across * inner + k] = (real)part[THREAD];                                      \
+            __syncthreads();                                                                                           \
         }                                                                                                              \
     }
 REDUCE_COLUMNS(sum_columns, double, 0.0, ADD)
@@ -299,8 +304,8 @@ KERNEL(total_partials)
     }
 }
 
-/* One block of GPU_TOTAL_BLOCKS threads: their weighted sum, as a real and a double. sizes: terms, scalar of each
- * weight; addresses: out, partial sums */
+/* One block of GPU_TOTAL_BLOCKS threads: their weighted sum, as a real and a double. sizes: terms, its number among the
+ * record's totals or -1, scalar of each weight; addresses: out, partial sums */
 KERNEL(total)
 {
     GATE;
@@ -308,13 +313,15 @@ KERNEL(total)
     const double *number = (const double *)(bind + BIND_NUMBERS);
     double sum = 0;
     for (word t = 0; t < SIZE(0); t++) {
-        sum += number[SIZE(1 + t)] * block_sum(ADDRESS(double, 1)[t * GPU_TOTAL_BLOCKS + THREAD], part);
+        sum += number[SIZE(2 + t)] * block_sum(ADDRESS(double, 1)[t * GPU_TOTAL_BLOCKS + THREAD], part);
         __syncthreads();
     }
     if (THREAD)
         return;
     ADDRESS(double, 0)[1] = sum;
     *ADDRESS(real, 0) = (real)sum;
+    if (SIZE(1) >= 0)
+        RECORD(double)[RECORD_TOTALS + SIZE(1)] = sum;
 }
 
 /* sizes: operands, of each; addresses: of the guard, operands. An operand has a row; all finders write the same. */
@@ -326,7 +333,7 @@ KERNEL(guard)
         EACH(i, SIZE(1 + operand))
         {
             if (!(x[i] - x[i] == 0))
-                bind[BIND_NONFINITE] = 1;
+                bind[BIND_NONFINITE] = RECORD(word)[RECORD_NONFINITE] = 1;
         }
     }
 }

@@ -2,7 +2,8 @@
  * threads run one thread after the other, as coroutines where a kernel has barriers. Made into a backend of its own,
  * libtaper_emulated, with the CUDA backend's code around it; test_gpu.c compares it with the CPU, test_device.c looks
  * at what it noted. $TAPER_EMULATED_KEEP names a folder for the sources, $TAPER_EMULATED_CACHE one for what was made
- * of them, which lasts no longer than a run of the tests: it does not know when headers change. */
+ * of them, which lasts no longer than a run of the tests: it does not know when headers change.
+ * $TAPER_FAIL_DEVICE_ALLOCATION is the number of the allocation, since the device was opened, that is refused. */
 #include <dlfcn.h>
 #include <setjmp.h>
 #include <stdio.h>
@@ -42,6 +43,7 @@ typedef struct emulated {
     ad_context *context;
     int real_bits;
     char *stacks;
+    int64_t fail_at; /* allocations until one is refused; 0: never */
 } emulated;
 typedef struct module module;
 typedef struct kernel {
@@ -288,15 +290,20 @@ static int memory_of(const void *at)
 
 static void *memory_new(void *device, size_t bytes)
 {
+    emulated *e = device;
     emulated_record *r = &emulated__record;
     void *memory = NULL;
-    if (r->n_memory < EMULATED_MOST && !posix_memalign(&memory, 64, bytes)) {
+    size_t left = EMULATED_BYTES;
+    for (int i = 0; i < r->n_memory; i++)
+        left -= r->memory[i].bytes;
+    bool refused = e->fail_at && !--e->fail_at;
+    if (!refused && bytes <= left && r->n_memory < EMULATED_MOST && !posix_memalign(&memory, 64, bytes)) {
         memset(memory, 0xa5, bytes); /* whoever reads what nobody wrote shall notice */
         r->memory[r->n_memory].at = memory;
         r->memory[r->n_memory++].bytes = bytes;
         return memory;
     }
-    ad__fail(((emulated *)device)->context, AD_ERROR_MEMORY, NULL, "out of device memory: %zu bytes asked", bytes);
+    ad__fail(e->context, AD_ERROR_MEMORY, NULL, "out of device memory: %zu bytes asked", bytes);
     return NULL;
 }
 static void memory_free(void *device, void *memory)
@@ -315,11 +322,11 @@ static bool clear(void *device, void *memory, size_t bytes)
     memset(memory, 0, bytes);
     return true;
 }
-static bool copy(void *device, void *to, const void *from, size_t bytes, bool wait)
+static bool copy(void *device, void *to, const void *from, size_t bytes)
 {
     emulated_record *r = &emulated__record;
     bool of_device = memory_of(from) >= 0, to_device = memory_of(to) >= 0;
-    (void)device, (void)wait;
+    (void)device;
     memcpy(to, from, bytes);
     r->sent += to_device && !of_device ? (int64_t)bytes : 0;
     r->sends += to_device && !of_device;
@@ -327,10 +334,29 @@ static bool copy(void *device, void *to, const void *from, size_t bytes, bool wa
     r->fetches += of_device && !to_device;
     return true;
 }
-static bool on_host(void *device, const void *memory)
+static bool wait_for_all(void *device)
 {
     (void)device;
-    return memory_of(memory) < 0;
+    emulated__record.waits++;
+    return true;
+}
+static bool reaches(void *device, const void *memory)
+{
+    (void)device;
+    return memory_of(memory) >= 0;
+}
+static void *record_new(void *device, size_t bytes)
+{
+    return ad__allocate(((emulated *)device)->context, NULL, bytes);
+}
+static void record_free(void *device, void *record)
+{
+    ad__allocate(((emulated *)device)->context, record, 0);
+}
+static int processors(void *device)
+{
+    (void)device;
+    return EMULATED_PROCESSORS;
 }
 
 #define MULTIPLY(name, type)                                                                                           \
@@ -379,7 +405,11 @@ static void *open_device(ad_context *c, int ordinal, int real_bits)
     emulated *e = ad__allocate(c, NULL, sizeof *e);
     if (!e)
         return NULL;
-    *e = (emulated){ .context = c, .real_bits = real_bits, .stacks = malloc((size_t)GPU_THREADS * STACK) };
+    const char *fail_at = getenv("TAPER_FAIL_DEVICE_ALLOCATION");
+    *e = (emulated){ .context = c,
+                     .real_bits = real_bits,
+                     .stacks = malloc((size_t)GPU_THREADS * STACK),
+                     .fail_at = fail_at ? atoll(fail_at) : 0 };
     if (e->stacks)
         return e;
     close_device(e);
@@ -391,11 +421,15 @@ const gpu_device gpu__device = {
     .open = open_device,
     .close = close_device,
     .describe = describe,
+    .processors = processors,
     .memory_new = memory_new,
     .memory_free = memory_free,
     .clear = clear,
     .copy = copy,
-    .on_host = on_host,
+    .wait = wait_for_all,
+    .reaches = reaches,
+    .record_new = record_new,
+    .record_free = record_free,
     .compile = compile,
     .unload = unload,
     .kernel = find_kernel,

@@ -8,7 +8,8 @@
 /* Lets the emulated device compile each source once while this process and those it forks live. Called by suites. */
 void emulated_cache_begin(void);
 
-enum { EMULATED_MOST = 512 };
+/* It has little of everything, so that loops stride over their blocks and memory ends. */
+enum { EMULATED_MOST = 512, EMULATED_PROCESSORS = 2, EMULATED_BYTES = 1 << 30 };
 
 typedef struct emulated_step {
     char kernel[32]; /* "" for a product */
@@ -22,8 +23,9 @@ typedef struct emulated_step {
 typedef struct emulated_record {
     int64_t sent, fetched;  /* bytes from the host to the device, and back */
     int64_t sends, fetches; /* copies */
-    int64_t compiled;       /* modules */
-    int n_steps;            /* kernels and products that ran, the first EMULATED_MOST noted */
+    int64_t waits;
+    int64_t compiled; /* modules */
+    int n_steps;      /* kernels and products that ran, the first EMULATED_MOST noted */
     emulated_step step[EMULATED_MOST];
 
     int n_memory; /* live allocations */

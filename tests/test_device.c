@@ -199,6 +199,110 @@ START_TEST(no_pixel_crosses_the_bus_after_the_start)
 }
 END_TEST
 
+/* A step of a VAE, and what it takes: one launch for each thing that is done, one upload, one wait. The loss comes with
+ * the outcome. */
+START_TEST(a_step_launches_uploads_and_waits_no_more_than_it_must)
+{
+    enum { PRODUCTS = 14, KERNELS = 28 };
+    vae v = { .pixels = 5, .hidden = 4, .z_dim = 2 };
+    ad_tensor *x = ad_from_data(NULL, AD_FROM_FLOAT, AD_SHAPE(BATCH, 5));
+    svi *s = svi_new(vae_model, vae_guide, .args = PPL_ARGS(vae *, ad_tensor *), .optim = optim_adam(.lr = 1e-3));
+    for (int turn = 0; turn < 4; turn++) {
+        noted->sends = noted->fetches = noted->waits = noted->n_steps = 0;
+        double loss = svi_step(s, &v, x);
+        ck_assert_msg(isfinite(loss), "%s", svi_error(s));
+        if (turn < 2)
+            continue;
+        int products = 0;
+        for (int i = 0; i < noted->n_steps; i++)
+            products += !noted->step[i].kernel[0];
+        ck_assert_int_eq(products, PRODUCTS);
+        ck_assert_int_le(noted->n_steps - products, KERNELS);
+        ck_assert_int_eq(step_of("assign", 0), -1); /* all values were computed where the states are */
+        ck_assert_int_eq(noted->sends, 1);
+        ck_assert_int_eq(noted->waits, 1);
+        ck_assert_int_eq(noted->fetches, 0);
+    }
+    svi_free(s);
+    ad_free(x);
+}
+END_TEST
+
+/* An assignment of what lies elsewhere, as another state or the state's old value, is a launch. */
+START_TEST(an_assignment_from_elsewhere_copies)
+{
+    ad_tensor *a = ad_state(AD_SHAPE(3)), *b = ad_state(AD_SHAPE(3));
+    double x[3];
+    for (int turn = 0; turn < 2; turn++)
+        ad_scope {
+            ad_assign(a, ad_add(ad_arange(3), ad_number(turn)));
+            ad_assign(b, turn ? a : ad_expand(ad_number(7), AD_SHAPE(3)));
+            noted->n_steps = 0;
+            ck_assert_msg(ad_commit(), "%s", ad_error());
+            ck_assert(step_of("assign", 0) > 0);
+        }
+    ck_assert(ad_read(a, x, 3) && x[2] == 3);
+    ck_assert(ad_read(b, x, 3) && x[2] == 2); /* a as it was before its assignment */
+    ad_free(a);
+    ad_free(b);
+}
+END_TEST
+
+/* Totals come with the outcome as long as nothing else happened; read later, or after the memory was written anew, they
+ * come from the device. More of them than the record holds are all right. */
+START_TEST(totals_come_with_the_outcome)
+{
+    enum { TOTALS = RECORD_MOST_TOTALS + 3 };
+    ad_scope {
+        ad_tensor *total[TOTALS];
+        node_id root[TOTALS];
+        for (int i = 0; i < TOTALS; i++) {
+            total[i] = ad_weighted_total((ad_tensor *[]){ ad_arange(3 + i) }, (double[]){ 0.1 }, 1);
+            root[i] = ad__node(context, total[i], "a total");
+        }
+        ck_assert(ad__run(context, &(run_request){ .roots = root, .n_roots = TOTALS }, NULL));
+        for (int turn = 0; turn < 2; turn++) {
+            noted->fetches = 0;
+            for (int i = 0; i < TOTALS; i++)
+                ck_assert_double_eq_tol(ad_item(total[i]), 0.1 * (3 + i) * (2 + i) / 2, 1e-12);
+            ck_assert_int_eq(noted->fetches, turn ? TOTALS : TOTALS - RECORD_MOST_TOTALS);
+            ad_tensor *other = ad_square(total[0]); /* another run */
+            ck_assert_double_eq_tol(ad_item(other), 0.09, 1e-7);
+        }
+        ad_tensor *state = ad_from_data(NULL, AD_FROM_FLOAT, AD_SHAPE(64));
+        ad_free(state);
+        ck_assert_double_eq_tol(ad_item(total[1]), 0.1 * 6, 1e-12);
+    }
+}
+END_TEST
+
+/* Grids: as many blocks as the processors can have at work, few for a guard, many for a column that was one thread's.
+ */
+START_TEST(grids_are_as_large_as_the_work)
+{
+    enum { MUCH = 1 << 18, DEEP = 256, WIDE_ROW = 100 };
+    ad_tensor *state = ad_state(AD_SHAPE(MUCH));
+    ad_scope {
+        ad_assign(state, ad_add(state, ad_number(1)));
+        noted->n_steps = 0;
+        ck_assert_msg(ad_commit(), "%s", ad_error());
+        const emulated_step *item = &noted->step[step_of("item_", 0)], *guard = &noted->step[step_of("guard", 0)];
+        ck_assert_int_eq(item->grid.blocks, 8 * EMULATED_PROCESSORS);
+        ck_assert_int_le(guard->grid.blocks, GPU_GUARD_BLOCKS);
+    }
+    ad_free(state);
+    double sums[WIDE_ROW];
+    ad_scope {
+        ad_tensor *x = ad_reshape(ad_arange(DEEP * WIDE_ROW), AD_SHAPE(DEEP, WIDE_ROW));
+        noted->n_steps = 0;
+        ck_assert(ad_read(ad_reduce(AD_SUM, x, (int[]){ 0 }, 1, false), sums, WIDE_ROW));
+        const emulated_step *columns = &noted->step[step_of("sum_columns", 0)];
+        ck_assert_int_eq(columns->grid.blocks, (WIDE_ROW + 31) / 32);
+        ck_assert_double_eq(sums[1], DEEP + (double)WIDE_ROW * DEEP * (DEEP - 1) / 2);
+    }
+}
+END_TEST
+
 /* The k-th device allocation fails, for every k until none does: an error of memory, and the next loader works. */
 START_TEST(a_loader_without_memory_is_refused)
 {
@@ -249,6 +353,21 @@ START_TEST(a_smaller_minibatch_compiles_nothing)
     svi_free(s);
     ad_free(x);
     ad_free(rest);
+}
+END_TEST
+
+/* The benchmarks' rates are set against what the CPU can do where the CPU did it. */
+START_TEST(rates_of_a_device_are_not_set_against_the_cpus)
+{
+    for (int device = 0; device < 2; device++) {
+        char command[1024], line[1024] = "";
+        snprintf(command, sizeof command,
+                 "TAPER_DEVICE=%s '%s/bench/bench' --repeat 1 --filter op/matmul_256x50x400_nn 2>/dev/null",
+                 device ? "emulated" : "cpu", TAPER_BACKENDS);
+        FILE *f = popen(command, "r");
+        ck_assert(f && fgets(line, sizeof line, f) && !pclose(f));
+        ck_assert_msg(strstr(line, "gflop_per_s") && (device == !strstr(line, "of_ceiling")), "%s", line);
+    }
 }
 END_TEST
 
@@ -306,8 +425,13 @@ Suite *suite_device(void)
     tcase_add_test(t, bind_and_steps_of_an_update);
     tcase_add_test(t, values_share_memory);
     tcase_add_test(t, no_pixel_crosses_the_bus_after_the_start);
+    tcase_add_test(t, a_step_launches_uploads_and_waits_no_more_than_it_must);
+    tcase_add_test(t, an_assignment_from_elsewhere_copies);
+    tcase_add_test(t, totals_come_with_the_outcome);
+    tcase_add_test(t, grids_are_as_large_as_the_work);
     tcase_add_test(t, a_loader_without_memory_is_refused);
     tcase_add_test(t, a_smaller_minibatch_compiles_nothing);
+    tcase_add_test(t, rates_of_a_device_are_not_set_against_the_cpus);
     tcase_add_test(t, backends_are_opened_by_name);
     tcase_add_test(t, a_file_that_is_no_backend_is_told);
     suite_add_tcase(s, t);
