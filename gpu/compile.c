@@ -2,6 +2,7 @@
  * by its checksum. A cache that cannot be read or written is no error. */
 #include "gpu/compile.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <nvrtc.h>
 #include <stdint.h>
@@ -35,6 +36,22 @@ bool gpu__target(int capability, gpu_target *target, char *why, size_t n)
     return false;
 }
 
+/* What NVRTC is told beside the source. */
+enum { OPTIONS = 4 };
+typedef struct gpu_options {
+    char architecture[48], precision[32];
+    const char *option[OPTIONS];
+} gpu_options;
+
+static void options_for(gpu_target t, gpu_options *o)
+{
+    snprintf(o->architecture, sizeof o->architecture, "--gpu-architecture=%s_%d", t.ptx ? "compute" : "sm",
+             t.architecture);
+    snprintf(o->precision, sizeof o->precision, "-DAD_REAL_BITS=%d", t.real_bits);
+    const char *option[OPTIONS] = { o->architecture, o->precision, "--fmad=false", "--std=c++17" };
+    memcpy(o->option, option, sizeof option);
+}
+
 /* ---- the cache --------------------------------------------------------------------------------------------------- */
 
 static uint64_t hash_bytes(uint64_t h, const void *data, size_t n)
@@ -45,14 +62,17 @@ static uint64_t hash_bytes(uint64_t h, const void *data, size_t n)
     return h;
 }
 
-/* 128 bits of everything that the code depends on. */
-static void hash_source(const char *source, gpu_target t, uint64_t out[2])
+/* 128 bits of everything that the code depends on, but that NVRTC's version has no patch level: updates of one minor
+ * version share their files. */
+static void hash_source(const char *source, const gpu_options *o, uint64_t out[2])
 {
-    int version[5] = { 0, 0, t.architecture, t.ptx, t.real_bits };
+    int version[2] = { 0, 0 };
     nvrtcVersion(&version[0], &version[1]);
     for (int i = 0; i < 2; i++) {
         uint64_t h = i ? 0x9e3779b97f4a7c15u : 0xcbf29ce484222325u;
         h = hash_bytes(h, version, sizeof version);
+        for (int j = 0; j < OPTIONS; j++)
+            h = hash_bytes(h, o->option[j], strlen(o->option[j]) + 1);
         for (int j = 0; j < gpu__n_texts; j++)
             h = hash_bytes(h, gpu__texts[j].text, strlen(gpu__texts[j].text));
         out[i] = hash_bytes(h, source, strlen(source));
@@ -143,17 +163,32 @@ static char *code_of(nvrtcProgram program, bool ptx, size_t *bytes)
     return NULL;
 }
 
-static char *compile(const char *source, gpu_target t, size_t *bytes, char *why, size_t n)
+/* NVRTC opens its built-in functions by a bare name, which the loader may not know where NVRTC itself was found by a
+ * path: once they are open, by the path of NVRTC's own folder, the name is known. */
+static void open_builtins(void)
+{
+    Dl_info info;
+    int major = 0, minor = 0;
+    char path[4096];
+    nvrtcResult (*version)(int *, int *) = nvrtcVersion;
+    void *at;
+    memcpy(&at, &version, sizeof at); /* C has no cast between the two kinds of pointer */
+    const char *slash = dladdr(at, &info) ? strrchr(info.dli_fname, '/') : NULL;
+    if (!slash || version(&major, &minor))
+        return;
+    snprintf(path, sizeof path, "%.*s/libnvrtc-builtins.so.%d.%d", (int)(slash - info.dli_fname), info.dli_fname, major,
+             minor);
+    dlopen(path, RTLD_LAZY | RTLD_LOCAL); /* stays open; where it is not there, NVRTC looks for it itself */
+}
+
+static char *compile(const char *source, const gpu_options *o, bool ptx, size_t *bytes, char *why, size_t n)
 {
     const char *names[MOST_HEADERS], *texts[MOST_HEADERS];
     for (int i = 0; i < gpu__n_texts; i++) {
         names[i] = gpu__texts[i].name;
         texts[i] = gpu__texts[i].text;
     }
-    char architecture[48], precision[32];
-    snprintf(architecture, sizeof architecture, "--gpu-architecture=%s_%d", t.ptx ? "compute" : "sm", t.architecture);
-    snprintf(precision, sizeof precision, "-DAD_REAL_BITS=%d", t.real_bits);
-    const char *options[] = { architecture, precision, "--fmad=false", "--std=c++17" };
+    open_builtins();
     nvrtcProgram program;
     nvrtcResult result = nvrtcCreateProgram(&program, source, "taper.cu", gpu__n_texts, texts, names);
     if (result) {
@@ -161,9 +196,9 @@ static char *compile(const char *source, gpu_target t, size_t *bytes, char *why,
         return NULL;
     }
     char *code = NULL;
-    if ((result = nvrtcCompileProgram(program, (int)(sizeof options / sizeof *options), options)))
+    if ((result = nvrtcCompileProgram(program, OPTIONS, o->option)))
         explain(program, result, why, n);
-    else if (!(code = code_of(program, t.ptx, bytes)))
+    else if (!(code = code_of(program, ptx, bytes)))
         snprintf(why, n, "NVRTC gave no code");
     nvrtcDestroyProgram(&program);
     return code;
@@ -173,11 +208,16 @@ char *gpu__compile(const char *source, gpu_target target, bool cached, size_t *b
 {
     uint64_t hash[2];
     char path[4096];
-    cached = cached && (hash_source(source, target, hash), cache_path(hash, path, sizeof path));
+    gpu_options options;
+    options_for(target, &options);
+    if (cached) {
+        hash_source(source, &options, hash);
+        cached = cache_path(hash, path, sizeof path);
+    }
     char *code = cached ? read_cache(path, hash, bytes) : NULL;
     if (code)
         return code;
-    code = compile(source, target, bytes, why, n);
+    code = compile(source, &options, target.ptx, bytes, why, n);
     if (code && cached)
         write_cache(path, hash, code, *bytes);
     return code;
