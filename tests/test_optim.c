@@ -135,9 +135,12 @@ START_TEST(states_end_clear)
     ad_tensor *state[] = { ppl__param_find(c, st, "v")->leaf, s->moments[0].state[0], s->moments[0].state[1] };
     for (int k = 0; k < 3; k++) {
         const double *x = ad_host_data(state[k]);
-        ck_assert(x[N - 1] != 0);
-        for (int i = N; i < LINE; i++)
+        for (int i = N; x && i < LINE;
+             i++) /* where kernels know their last element, as on a device, nothing lies behind */
             ck_assert(x[i] == 0);
+        double own[N];
+        ck_assert(ad_read(state[k], own, N));
+        ck_assert(own[N - 1] != 0);
     }
     svi_free(s);
 }
