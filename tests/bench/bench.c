@@ -91,8 +91,8 @@ static const struct argp command = {
     .options = option_rows,
     .parser = parse,
     .doc = "Times Taper. Each line is a JSON object: median_us and min_us are microseconds per unit (a step, a "
-           "recorded op, a kernel's call); of_ceiling compares the rate with multiply-adds, or with copying of equal "
-           "size, on this machine.",
+           "recorded op, a kernel's call); of_ceiling, of the CPU alone, compares the rate with multiply-adds, or with "
+           "copying of equal size, on this machine.",
 };
 
 /* ---- timing ------------------------------------------------------------------------------------------------------ */
@@ -142,6 +142,9 @@ static bool measure(const bench_row *row, void *state, int64_t units, int count,
 
 /* ---- what is written --------------------------------------------------------------------------------------------- */
 
+/* What the CPU can do at best is no measure of another device. */
+static bool on_cpu(void) { return strncmp(ad_describe(), "CPU", 3) == 0; }
+
 static void write_line(const bench_row *row, void *state, int threads, const double *us, int count)
 {
     double median = us[count / 2], gbs = row->bytes / median * 1e-3, gflops = row->flops / median * 1e-3;
@@ -149,8 +152,8 @@ static void write_line(const bench_row *row, void *state, int threads, const dou
     if (row->elements > 0) printf(",\"ns_per_element\":%.4g", median * 1e3 / row->elements);
     if (row->bytes > 0) printf(",\"gb_per_s\":%.4g", gbs);
     if (row->flops > 0) printf(",\"gflop_per_s\":%.4g", gflops);
-    if (row->flops > 0) printf(",\"of_ceiling\":%.3f", gflops / (bench_peak_gflops() * threads));
-    else if (row->bytes > 0) printf(",\"of_ceiling\":%.3f", gbs / bench_copy_gbs(row->bytes));
+    if (row->flops > 0 && on_cpu()) printf(",\"of_ceiling\":%.3f", gflops / (bench_peak_gflops() * threads));
+    else if (row->bytes > 0 && on_cpu()) printf(",\"of_ceiling\":%.3f", gbs / bench_copy_gbs(row->bytes));
     if (row->tell) row->tell(state, stdout, median);
     printf("}\n");
     fflush(stdout);
