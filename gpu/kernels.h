@@ -7,8 +7,8 @@
 /* Words of the bind; behind them the run-time numbers and constants (doubles), then the addresses of all steps. */
 enum { BIND_KEY, BIND_RUN, BIND_BAD_NODE, BIND_NONFINITE, BIND_RECORD, BIND_NUMBERS };
 /* Words of the record, host's memory at the address in BIND_RECORD: what the host wants to know of a run, written by
- * the kernels that find it out, so that nothing has to be fetched. The node of a bad index or -1, and its value; whether
- * a guarded value was not finite; then the totals that are read after the run (doubles). */
+ * the kernels that find it out, so that nothing has to be fetched. The node of a bad index or -1, and its value;
+ * whether a guarded value was not finite; then the totals that are read after the run (doubles). */
 enum { RECORD_BAD_NODE, RECORD_BAD_VALUE, RECORD_NONFINITE, RECORD_TOTALS, RECORD_MOST_TOTALS = 8 };
 /* Words of a step: whether it waits for the gate, the word of the bind where its addresses begin, its sizes. */
 enum { STEP_GATED, STEP_ADDRESSES, STEP_SIZES };
