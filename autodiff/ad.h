@@ -225,7 +225,8 @@ AD_API ad_tensor *ad_gather(ad_tensor *x, int axis, ad_tensor *index);
 AD_API ad_tensor *ad_scatter_add(ad_tensor *x, int axis, ad_tensor *index, int64_t size);
 /* The value of x; no gradient flows back. */
 AD_API ad_tensor *ad_stop_gradient(ad_tensor *x);
-/* k indices drawn without replacement from [0, n), int64, by a keyed permutation: shape (k). */
+/* k indices drawn without replacement from [0, n), int64, shape (k): the first k of a permutation of [0, n). Every
+ * ordered choice has the same chance: exactly for n up to 256, by a keyed network beyond (autodiff/philox.h). */
 AD_API ad_tensor *ad_random_index(int64_t n, int64_t k, int draw);
 
 /* Elements multiplied in double precision and summed over everything: sum_i weight_i * sum(x_i), the loss of a step. */

@@ -71,12 +71,13 @@ PHILOX_FN void philox_block(unsigned long long key, philox_word site, philox_wor
     philox_word4(out, k, out);
 }
 
-/* Where i, 0 <= i < n <= 2^62, goes in a permutation of [0, n) chosen by key: a Feistel network on the bits of n - 1,
- * walked until it falls inside (Black and Rogaway 2002); fewer than two rounds of it on average. */
+/* Where i, 0 <= i < n, goes in a permutation of [0, n) chosen by key: a Feistel network on the bits of n - 1, walked
+ * until it falls inside (Black and Rogaway 2002); fewer than two rounds of it on average. Halves of less than four bits
+ * do not mix well: for n from 257 on, which is what philox_index asks. */
 PHILOX_FN long long feistel_permute(unsigned long long key, long long i, long long n)
 {
     int bits = 2;
-    while (bits < 62 && (n - 1) >> bits)
+    while (bits < 63 && (n - 1) >> bits)
         bits++;
     int half = bits / 2;
     unsigned long long x = (unsigned long long)i, low = (1ull << half) - 1, high = (1ull << (bits - half)) - 1;
@@ -89,6 +90,48 @@ PHILOX_FN long long feistel_permute(unsigned long long key, long long i, long lo
         x = b << half | a;
     } while (x >= (unsigned long long)n);
     return (long long)x;
+}
+
+/* ---- indices without replacement --------------------------------------------------------------------------------- */
+
+/* Index i of a draw from [0, n) without replacement: where i goes in a permutation. Up to PHILOX_SHUFFLED it is the
+ * shuffle of Fisher and Yates, in which every ordered choice of k has the same chance (but for 2^-120 of it); beyond,
+ * the Feistel network, which needs no memory and no look at the indices before. */
+enum { PHILOX_SHUFFLED = 256 };
+
+/* The place that step i of the shuffle exchanges with place i, in [i, n): block i as a fraction of 128 bits, times
+ * n - i, rounded down. n < 2^32 */
+PHILOX_FN int philox_shuffle(unsigned long long key, philox_word site, philox_word draw, philox_word run, int i, int n)
+{
+    philox_word w[4];
+    unsigned long long x = 0;
+    philox_block(key, site, draw, run, (unsigned long long)i, w);
+    for (int k = 0; k < 4; k++)
+        x = (x + (unsigned long long)w[k] * (philox_word)(n - i)) >> 32;
+    return i + (int)x;
+}
+
+/* The network's key, for n beyond PHILOX_SHUFFLED. */
+PHILOX_FN unsigned long long philox_permutation(unsigned long long key, philox_word site, philox_word draw,
+                                                philox_word run)
+{
+    philox_word w[4];
+    philox_block(key, site, draw, run, 0, w);
+    return w[0] | (unsigned long long)w[1] << 32;
+}
+
+/* The definition. What the shuffle has put at the place of step i is found by going back through the steps before: no
+ * table, i blocks. */
+PHILOX_FN long long philox_index(unsigned long long key, philox_word site, philox_word draw, philox_word run,
+                                 long long i, long long n)
+{
+    if (n > PHILOX_SHUFFLED)
+        return feistel_permute(philox_permutation(key, site, draw, run), i, n);
+    int at = philox_shuffle(key, site, draw, run, (int)i, (int)n);
+    for (int before = (int)i - 1; before >= 0; before--)
+        if (philox_shuffle(key, site, draw, run, before, (int)n) == at)
+            at = before;
+    return at;
 }
 
 #endif

@@ -56,10 +56,9 @@ KERNEL(random_normal)
 KERNEL(random_index)
 {
     GATE;
-    unsigned long long of =
-        (unsigned long long)SIZE(1) << 32 ^ (unsigned int)bind[BIND_RUN] ^ (unsigned long long)SIZE(2) << 48;
-    unsigned long long key = philox_mix((unsigned long long)bind[BIND_KEY] ^ philox_mix(of));
-    EACH(i, SIZE(0)) ADDRESS(word, 0)[i] = feistel_permute(key, i, SIZE(3));
+    EACH(i, SIZE(0))
+    ADDRESS(word, 0)[i] = philox_index((unsigned long long)bind[BIND_KEY], (philox_word)SIZE(1), (philox_word)SIZE(2),
+                                       (philox_word)bind[BIND_RUN], i, SIZE(3));
 }
 
 /* ---- moving ------------------------------------------------------------------------------------------------------ */

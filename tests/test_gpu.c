@@ -89,7 +89,8 @@ static void record_draws(values *v)
     ad_scope {
         ad_tensor *z[] = { ad_random_normal(AD_SHAPE(1001), 0),        ad_random_normal(AD_SHAPE(3, 5), 1),
                            ad_random_uniform(AD_SHAPE(4099), 2),       ad_random_uniform(AD_SHAPE(1), 3),
-                           ad_cast_real(ad_random_index(1000, 77, 4)), ad_arange(13) };
+                           ad_cast_real(ad_random_index(1000, 77, 4)), ad_cast_real(ad_random_index(256, 256, 5)),
+                           ad_cast_real(ad_random_index(7, 3, 6)),     ad_arange(13) };
         for (size_t i = 0; i < sizeof z / sizeof *z; i++)
             keep(v, z[i]);
     }

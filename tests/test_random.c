@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "autodiff/cpu/random.h"
-#include "autodiff/philox.h"
+#include "autodiff/tape.h"
 #include "tests/math_probe.h"
 #include "tests/test.h"
 
@@ -352,34 +352,142 @@ START_TEST(test_permutation)
         memset(seen, 0, (size_t)n);
         int once = 0;
         for (int i = 0; i < n; i++) {
-            long long to = feistel_permute(philox_mix((uint64_t)n), i, n);
+            long long to = philox_index(philox_mix((uint64_t)n), 5, 6, 7, i, n);
             once += to >= 0 && to < n && !seen[to]++;
         }
         ck_assert_int_eq(once, n);
     }
-    const long long huge = 1ll << 62;
-    long long last = -1;
-    for (long long i = 0; i < 1000; i++) {
-        long long to = feistel_permute(5, huge - 1 - i, huge);
-        ck_assert(to >= 0 && to < huge && to != last);
-        last = to;
+}
+END_TEST
+
+/* Populations up to the largest: all bits of an index take part, and no index comes twice among a thousand. */
+START_TEST(test_permutation_of_the_largest)
+{
+    static const long long sizes[] = { 1ll << 61, (1ll << 62) - 1, 1ll << 62, (1ll << 62) + 1, 3ll << 61, INT64_MAX };
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+        enum { N = 1000 };
+        long long n = sizes[k], to[N], most = 0, least = n;
+        int upper = 0, outside = 0;
+        for (int i = 0; i < N; i++) {
+            to[i] = philox_index(11, 1, 0, (uint32_t)k, i % 2 ? n - 1 - i : i, n);
+            outside += to[i] < 0 || to[i] >= n;
+            upper += to[i] >= n / 2;
+            most = to[i] > most ? to[i] : most;
+            least = to[i] < least ? to[i] : least;
+            for (int j = 0; j < i; j++)
+                outside += to[i] == to[j];
+        }
+        ck_assert(outside == 0 && abs(upper - N / 2) < 100 && most > n - n / 50 && least < n / 50);
     }
 }
 END_TEST
 
-/* Over many keys every element goes everywhere alike: chi squared of 7 x 7 cells, 36 degrees of freedom */
-START_TEST(test_permutation_is_fair)
+/* A chi squared of `degrees` as a standard normal (Wilson and Hilferty 1931) */
+static double normal_of(double chi, double degrees)
 {
-    enum { N = 7, KEYS = 20000 };
-    int count[N][N] = { { 0 } };
+    double v = 2 / (9 * degrees);
+    return (cbrt(chi / degrees) - (1 - v)) / sqrt(v);
+}
+
+/* (count - expected)^2 / expected, over `cells` cells but those of a pair of equals */
+static double chi_squared(const int *count, int n, int pairs, double expected)
+{
     double chi = 0;
-    for (int k = 0; k < KEYS; k++)
-        for (int i = 0; i < N; i++)
-            count[i][feistel_permute(philox_key(8, 0, (uint64_t)k << 32), i, N)]++;
-    for (int i = 0; i < N; i++)
-        for (int j = 0; j < N; j++)
-            chi += pow(count[i][j] - KEYS / (double)N, 2) / (KEYS / (double)N);
-    ck_assert_double_le(chi, 75);
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < (pairs ? n : 1); j++)
+            if (!pairs || i != j)
+                chi += pow(count[pairs ? i * n + j : i] - expected, 2) / expected;
+    return chi;
+}
+
+/* Of the first k of n: how often each is among them, and which ordered pairs stand at places (0, 1), (0, k - 1) and
+ * (k - 2, k - 1). The bound is p = 1e-6, the seed the loop's. */
+static void check_chances(int seed, int n, int k, int rounds)
+{
+    enum { MOST = 300 };
+    static int member[MOST], pair[3][MOST * MOST];
+    int64_t at[MOST];
+    const double bound = 4.76;
+    bool read = true; /* an assertion in the loop would cost more than the draws */
+    memset(member, 0, sizeof member);
+    memset(pair, 0, sizeof pair);
+    for (int r = 0; r < rounds; r++) {
+        if (r % 10000 == 0)
+            ad_seed((uint64_t)(seed + 1000 * (r / 10000)));
+        ad_scope read &= ad_read(ad_random_index(n, k, r % 10000), at, k);
+        for (int i = 0; i < k; i++)
+            member[at[i]]++;
+        if (k < 2)
+            continue;
+        pair[0][at[0] * n + at[1]]++;
+        pair[1][at[0] * n + at[k - 1]]++;
+        pair[2][at[k - 2] * n + at[k - 1]]++;
+    }
+    ck_assert(read);
+    if (k < n) { /* the counts of one draw add up to k: n - 1 degrees, each count's variance (k / n) (1 - k / n) */
+        double chance = (double)k / n, of = rounds * chance;
+        double chi = chi_squared(member, n, 0, of) / (1 - chance) * (n - 1) / n;
+        ck_assert_msg(normal_of(chi, n - 1) < bound, "seed %d, %d of %d: members, %.1f", seed, k, n, chi);
+    }
+    for (int p = 0; p < 3 && k > 1; p++) {
+        double cells = (double)n * (n - 1), chi = chi_squared(pair[p], n, 1, rounds / cells);
+        ck_assert_msg(n == 2 || normal_of(chi, cells - 1) < bound, "seed %d, %d of %d: pairs %d, %.1f on %g", seed, k,
+                      n, p, chi, cells - 1);
+    }
+}
+
+START_TEST(test_indices_are_fair)
+{
+    ad_context *c = ad_context_new(&(ad_options){ .threads = 1 });
+    ad_context_use(c);
+    for (int n = 2; n <= 64; n++) {
+        const int ks[] = { 1, 2, 3, n / 2, n };
+        for (int i = 0; i < 5; i++)
+            if (ks[i] <= n && (i < 3 || ks[i] > 3))
+                check_chances(_i + 1, n, ks[i], 5 * n * (n - 1) + 200);
+    }
+    check_chances(_i + 1, 5, 2, 200000);
+    check_chances(_i + 1, 257, 2, 300000); /* the first of the network's */
+    ad_context_free(c);
+}
+END_TEST
+
+/* The kernel, which keeps a table, against the definition; and the first k of n are the first of all n. */
+START_TEST(test_indices_are_the_definition)
+{
+    enum { MOST = 300 };
+    int64_t all[MOST], some[MOST];
+    ad_context *c = ad_context_new(&(ad_options){ .threads = 1 });
+    ad_context_use(c);
+    ad_seed(9);
+    for (int n = 1; n <= MOST; n++) {
+        ad_scope {
+            int32_t site = c->tape->site = ad__name(c, "rows");
+            ck_assert(ad_read(ad_random_index(n, n, 3), all, n));
+            ck_assert(ad_read(ad_random_index(n, n / 2, 3), some, n / 2));
+            int same = 0;
+            for (int i = 0; i < n; i++)
+                same += all[i] == philox_index(c->tape->key, ad__name_hash(c, site), 3, c->tape->run, i, n);
+            ck_assert_int_eq(same, n);
+            ck_assert_mem_eq(some, all, (size_t)(n / 2) * sizeof *some);
+        }
+    }
+    ad_context_free(c);
+}
+END_TEST
+
+/* Indices of a small, a middling and the largest population, frozen. */
+START_TEST(test_frozen_indices)
+{
+    static const long long want[3][4] = {
+        { 8, 7, 0, 2 },
+        { 5510, 91032, 25407, 11269 },
+        { 6895701720923065256, 2986936092719538271, 145720419417874212, 2009557196475457562 }
+    };
+    static const long long n[] = { 10, 100000, INT64_MAX };
+    for (int k = 0; k < 3; k++)
+        for (int i = 0; i < 4; i++)
+            ck_assert_int_eq(philox_index(0x0123456789abcdefu, 0xdeadbeef, 2, 7, i, n[k]), want[k][i]);
 }
 END_TEST
 
@@ -398,7 +506,10 @@ Suite *suite_random(void)
     tcase_add_test(t, test_fill_stays_inside);
     tcase_add_test(t, test_batches);
     tcase_add_test(t, test_permutation);
-    tcase_add_test(t, test_permutation_is_fair);
+    tcase_add_test(t, test_permutation_of_the_largest);
+    tcase_add_loop_test(t, test_indices_are_fair, 0, 3);
+    tcase_add_test(t, test_indices_are_the_definition);
+    tcase_add_test(t, test_frozen_indices);
     suite_add_tcase(s, t);
     return s;
 }

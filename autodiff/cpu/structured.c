@@ -247,16 +247,29 @@ static void run_draws(const void *job, int64_t from, int64_t to, int thread)
     kernels(s)->draw_batch(&d->batch, s->program->bind->key, s->program->bind->run);
 }
 
+/* philox_index, by a table where there are steps before */
 static void run_random_index(const void *job, int64_t from, int64_t to, int thread)
 {
     const cpu_step *s = job;
     (void)from, (void)to, (void)thread;
-    const int64_t *a = plan_attrs(s->program->plan, s->node);
+    const int64_t *a = plan_attrs(s->program->plan, s->node), n = a[2];
     const run_bind *b = s->program->bind;
-    uint64_t key = ad__mix(b->key ^ ad__mix((uint64_t)a[0] << 32 ^ (uint64_t)b->run ^ (uint64_t)a[1] << 48));
+    const uint32_t site = (uint32_t)a[0], draw = (uint32_t)a[1];
     int64_t *out = step_pointer(s, 0);
-    for (int64_t i = 0; i < s->size[0]; i++)
-        out[i] = (int64_t)feistel_permute(key, (uint64_t)i, (uint64_t)a[2]);
+    if (n > PHILOX_SHUFFLED) {
+        uint64_t key = philox_permutation(b->key, site, draw, b->run);
+        for (int64_t i = 0; i < s->size[0]; i++)
+            out[i] = feistel_permute(key, i, n);
+        return;
+    }
+    uint8_t place[PHILOX_SHUFFLED];
+    for (int i = 0; i < PHILOX_SHUFFLED; i++)
+        place[i] = (uint8_t)i;
+    for (int i = 0; i < (int)s->size[0]; i++) {
+        int at = philox_shuffle(b->key, site, draw, b->run, i, (int)n);
+        out[i] = place[at];
+        place[at] = place[i];
+    }
 }
 
 static void run_arange(const void *job, int64_t from, int64_t to, int thread)
