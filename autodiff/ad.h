@@ -173,7 +173,8 @@ AD_API ad_tensor *ad_arange(int64_t n); /* 0, 1, ..., n - 1 as reals, shape (n) 
  * draws of one site. Without a site the draw's ordinal on the tape stands in for it. No gradient flows. */
 AD_API ad_tensor *ad_random_normal(ad_shape shape, int draw);  /* standard normals */
 AD_API ad_tensor *ad_random_uniform(ad_shape shape, int draw); /* in the open interval (0, 1) */
-AD_API void ad_seed(uint64_t seed); /* seed of all streams of the current context; 0 at first */
+/* Seeds all draws of the current context, 0 at first: those that follow begin anew, in an open scope too. */
+AD_API void ad_seed(uint64_t seed);
 
 /* ---- elementwise operations -------------------------------------------------------------------------------------- */
 

@@ -397,7 +397,7 @@ void ad_seed(uint64_t seed)
 {
     ad_context *c = ad__current();
     if (c)
-        c->seed = seed;
+        ad__seed(c, seed);
 }
 
 const char *ad_describe(void)

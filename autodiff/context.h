@@ -114,6 +114,16 @@ typedef struct name_entry {
     uint32_t hash, key; /* key: the distinct hash that draws use */
 } name_entry;
 
+/* What a seed was followed by. Seeding again begins another one; the rooms above may put one aside for a while. */
+typedef struct seeding {
+    uint64_t seed;
+    uint64_t ordinal; /* distinct in the context */
+    uint64_t scopes;  /* scopes that have drawn since */
+    uint64_t streams; /* given to instances since, by the rooms above */
+} seeding;
+/* Begins to draw from a seed. */
+static inline void ad__seed(ad_context *c, uint64_t seed);
+
 struct ad_context {
     ad_allocator allocator;
     ad_counters counters;
@@ -170,7 +180,8 @@ struct ad_context {
     uint32_t passes; /* which planner passes run, one bit each */
 
     uint64_t epoch; /* last given to a tape's blocks */
-    uint64_t seed;  /* of all streams */
+    seeding seeding; /* where draws come from now */
+    uint64_t seedings; /* so far */
 
     const ad_backend *backend;
     void *backend_state;
@@ -202,6 +213,11 @@ static inline bool ad__ok(const ad_context *c)
 static inline size_t ad__dtype_bytes(const ad_context *c, int dtype)
 {
     return dtype == AD_INT64 ? 8 : dtype == AD_BYTE ? 1 : c->precision == AD_DOUBLE ? 8 : 4;
+}
+
+static inline void ad__seed(ad_context *c, uint64_t seed)
+{
+    c->seeding = (struct seeding){ .seed = seed, .ordinal = ++c->seedings };
 }
 
 /* 64-bit mixing, for hashes and keys. */

@@ -6,8 +6,8 @@
  *     key     = philox_key(seed, stream, run), 64 bits, low word first
  *     counter = { block low 32, block high 16 | draw << 16, site, run low 32 },  block = element / lanes
  * where a block of four words serves 4 elements in float and 2 in double; site is a 32-bit hash of the site's name,
- * distinct within a context; draw < 2^16 separates several draws of one site; element < 2^49 is the index in the whole
- * tensor.
+ * distinct within a context; draw < 2^16 separates several draws of one site (the lap of a draw beyond is mixed into
+ * its site); element < 2^49 is the index in the whole tensor.
  */
 #ifndef AD_PHILOX_H
 #define AD_PHILOX_H

@@ -307,7 +307,7 @@ void ad__run_state_substitute(run_state *s, const ad_tensor *from, ad_tensor *to
 
 void ad__run_state_key(run_state *s, uint64_t stream, uint64_t run)
 {
-    s->key = philox_key(s->program->context->seed, stream, run);
+    s->key = philox_key(s->program->context->seeding.seed, stream, run);
     s->run = (uint32_t)run;
 }
 

@@ -219,12 +219,14 @@ ad_tensor *(ad_arange)(int64_t n)
     return ad__handle(c, ad__append(c, OP_arange, AD_REAL, ad__shape(c, &AD_SHAPE(n)), NULL, 0, NULL, 0, -1));
 }
 
-/* The key of the current site's draws, or of an anonymous draw: its ordinal, above the 32 bits of site keys. */
-static int64_t draw_key(ad_context *c)
+/* The key of the current site's draws, or of an anonymous draw: its ordinal, mixed. */
+static int64_t draw_key(ad_context *c, draw_source *s)
 {
     tape *t = c->tape;
-    return t->site >= 0 ? (int64_t)ad__name_hash(c, t->site)
-                        : (int64_t)(uint32_t)ad__mix((uint64_t)++t->draws + 0x5bd1e995u);
+    if (t->site < 0)
+        return (int64_t)(uint32_t)ad__mix((uint64_t) ++*(s ? &s->draws : &t->draws) + 0x5bd1e995u);
+    uint32_t key = ad__name_hash(c, t->site);
+    return t->lap ? (int64_t)(uint32_t)ad__mix((uint64_t)t->lap << 32 | key) : (int64_t)key;
 }
 
 static ad_tensor *draw(int op, int dtype, const ad_shape *shape, int ordinal, int64_t n)
@@ -236,8 +238,9 @@ static ad_tensor *draw(int op, int dtype, const ad_shape *shape, int ordinal, in
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "draw %d is not in 0..65535", ordinal);
         return AD_NIL;
     }
-    int64_t attrs[] = { draw_key(c), ordinal, n };
-    return ad__handle(c, ad__append(c, op, dtype, ad__shape(c, shape), NULL, 0, attrs, 3, -1));
+    draw_source *s = ad__draw_source(c);
+    int64_t attrs[] = { draw_key(c, s), ordinal, n, s ? (int64_t)s->key : 0, s ? s->run : 0 };
+    return ad__handle(c, ad__append(c, op, dtype, ad__shape(c, shape), NULL, 0, attrs, s ? 5 : 3, -1));
 }
 
 ad_tensor *(ad_random_normal)(ad_shape shape, int ordinal)

@@ -40,13 +40,17 @@ tape *ad__tape_open(ad_context *c, uint64_t stream, uint64_t run)
     t->n = t->n_inputs = t->n_attrs = t->n_scalars = t->n_bound = t->n_objects = 0;
     t->segments = 0;
     t->site = -1;
+    t->lap = 0;
     t->draws = 0;
+    t->scope = t->drew = false;
+    t->seeding = t->own_seeding = c->seeding.ordinal;
+    t->source = t->sources = NULL;
     t->expanding = false;
     t->rule = -1;
     t->chunk = t->chunks;
     t->free_bytes = t->chunk ? t->chunk->bytes : NULL;
     t->end_bytes = t->chunk ? t->chunk->bytes + t->chunk->size : NULL;
-    t->key = philox_key(c->seed, stream, run);
+    t->key = philox_key(c->seeding.seed, stream, run);
     t->run = (uint32_t)run;
     return t;
 }
@@ -91,7 +95,7 @@ void ad__tape_free(ad_context *c, tape *t)
         ad__allocate(c, k, 0);
     }
     void *arrays[] = { t->node,   t->where, t->place,      t->input,  t->attr,
-                       t->scalar, t->bound, t->bound_data, t->blocks, t->object };
+                       t->scalar, t->bound, t->bound_data, t->blocks, t->object, t->drawn };
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         ad__allocate(c, arrays[i], 0);
     ad__allocate(c, t, 0);
@@ -104,7 +108,9 @@ ad_scope_state ad_scope_begin(void)
     if (!c)
         return s;
     if (!c->tape)
-        s.opened = ad__tape_open(c, 2, c->generation) != NULL;
+        s.opened = ad__tape_open(c, STREAM_SCOPE, c->seeding.scopes) != NULL;
+    if (s.opened)
+        c->tape->scope = true;
     return s;
 }
 
@@ -112,6 +118,87 @@ void ad_scope_end(ad_scope_state *s)
 {
     if (s->opened)
         ad__tape_close(s->context);
+}
+
+/* ---- draws ------------------------------------------------------------------------------------------------------- */
+
+struct drawn_name {
+    struct drawn_name *next;
+    int32_t name, draws;
+};
+
+/* The source of a seeding on tape t, made at its first draw, as the next scope of that seeding. */
+static draw_source *source_of(ad_context *c, tape *t, uint64_t ordinal)
+{
+    for (draw_source *s = t->sources; s; s = s->next)
+        if (s->seeding == ordinal)
+            return s;
+    draw_source *s = ad__step_bytes(c, sizeof *s);
+    if (!s)
+        return NULL;
+    *s = (draw_source){ .next = t->sources,
+                        .seeding = ordinal,
+                        .key = philox_key(c->seeding.seed, STREAM_SCOPE, c->seeding.scopes),
+                        .run = (uint32_t)c->seeding.scopes };
+    c->seeding.scopes++;
+    return t->sources = s;
+}
+
+draw_source *ad__draw_source_other(ad_context *c)
+{
+    tape *t = c->tape;
+    uint64_t ordinal = c->seeding.ordinal;
+    if (t->scope && !t->drew && t->own_seeding != ordinal) { /* nothing was drawn: as if it opened now */
+        t->own_seeding = ordinal;
+        t->key = philox_key(c->seeding.seed, STREAM_SCOPE, c->seeding.scopes);
+        t->run = (uint32_t)c->seeding.scopes;
+    }
+    t->source = t->own_seeding == ordinal ? NULL : source_of(c, t, ordinal);
+    t->seeding = ordinal;
+    if (t->source || t->drew)
+        return t->source;
+    t->drew = true;
+    c->seeding.scopes += t->scope;
+    return NULL;
+}
+
+/* Where the draws of a name are counted; NULL after an error. */
+static int32_t *draws_of(ad_context *c, tape *t, int32_t name)
+{
+    draw_source *s = name < 0 ? NULL : ad__draw_source(c);
+    if (s) {
+        struct drawn_name *n = s->named;
+        while (n && n->name != name)
+            n = n->next;
+        if (!n && (n = ad__step_bytes(c, sizeof *n))) {
+            *n = (struct drawn_name){ .next = s->named, .name = name };
+            s->named = n;
+        }
+        return n ? &n->draws : NULL;
+    }
+    if (name < 0)
+        return NULL;
+    if (name >= t->n_drawn) {
+        if (!ad__reserve(c, &t->drawn, &t->cap_drawn, c->n_names, sizeof *t->drawn))
+            return NULL;
+        for (; t->n_drawn < c->n_names; t->n_drawn++)
+            t->drawn[t->n_drawn] = (name_draws){ .generation = ~0u };
+    }
+    name_draws *d = &t->drawn[name];
+    if (d->generation != t->generation)
+        *d = (name_draws){ .generation = t->generation };
+    return &d->draws;
+}
+
+int ad__site_draw(ad_context *c, int32_t site, int least)
+{
+    tape *t = c->tape;
+    int32_t *draws = draws_of(c, t, site), ordinal = draws && *draws > least ? *draws : least;
+    if (draws)
+        *draws = ordinal + 1;
+    t->site = site;
+    t->lap = ordinal >> 16;
+    return ordinal & 0xffff;
 }
 
 /* ---- step memory and objects ------------------------------------------------------------------------------------- */

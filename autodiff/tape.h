@@ -51,6 +51,25 @@ typedef struct block {
 
 typedef struct step_chunk step_chunk; /* of ad__step_bytes */
 
+/* Streams of draws with a meaning here; those of the rooms above begin at 8. */
+enum { STREAM_NONE = 0, STREAM_SCOPE = 2 };
+
+/* Draws of a tape after a seed was given, or put aside, in its midst: their key is structural. */
+typedef struct draw_source draw_source;
+struct draw_source {
+    draw_source *next;
+    uint64_t seeding, key;
+    uint32_t run;
+    int32_t draws;           /* anonymous ones so far */
+    struct drawn_name *named; /* how often each name has drawn */
+};
+
+/* How often a name has drawn from the tape's own key. */
+typedef struct name_draws {
+    uint32_t generation; /* of the tape: another one, not at all */
+    int32_t draws;
+} name_draws;
+
 struct tape {
     tape *outer; /* the tape this one interrupts, or the next spare */
     uint32_t generation;
@@ -80,7 +99,14 @@ struct tape {
     uint64_t key;    /* of this tape's draws: mix(seed, stream, high half of run) */
     uint32_t run;    /* low half */
     int32_t site;    /* current site, recorded into nodes */
+    int32_t lap;     /* of its draw's ordinal, what is above 16 bits */
     int32_t draws;   /* anonymous draws so far */
+    bool scope;      /* an ad_scope's: it counts as one when it draws */
+    bool drew;       /* from its own key */
+    uint64_t seeding, own_seeding; /* whose draws are recorded now, and whose the tape's own key is */
+    draw_source *source, *sources; /* NULL: the tape's own key; all others */
+    name_draws *drawn;                  /* by id of the name */
+    int64_t n_drawn, cap_drawn;
     struct {
         int64_t bits;
         node_id node;
@@ -104,6 +130,23 @@ static inline void *ad__step_bytes(ad_context *c, size_t size)
         return ad__step_chunk(c, size);
     t->free_bytes += size;
     return t->free_bytes - size;
+}
+
+/* Where the next draw of the open tape comes from: NULL is the tape's own key, and so it is after an error. */
+draw_source *ad__draw_source_other(ad_context *c);
+static inline draw_source *ad__draw_source(ad_context *c)
+{
+    const tape *t = c->tape;
+    return t->seeding == c->seeding.ordinal && t->drew ? t->source : ad__draw_source_other(c);
+}
+/* Makes `site` the current one for its next draw, and gives that draw's ordinal, below 2^16: how often the name has
+ * drawn on this tape since the seed, but at least `least`, by which particles keep apart. So a name draws anew in every
+ * run of a model, in every pass of a loop and again after each run without replay. ad__site_end gives `outer` back. */
+int ad__site_draw(ad_context *c, int32_t site, int least);
+static inline void ad__site_end(ad_context *c, int32_t outer)
+{
+    c->tape->site = outer;
+    c->tape->lap = 0;
 }
 
 /* Opens a tape over the current one; closes it. Opening clears the sticky error. */

@@ -267,6 +267,13 @@ static bool lower_assign(gpu_program *p, int32_t node, int64_t bytes)
     return plain(p, "assign", node, plan_size(pl, node), (int64_t[]){ plan_size(pl, node) * bytes }, 1);
 }
 
+static bool lower_draw(gpu_program *p, const char *kernel, int32_t node)
+{
+    const int64_t *a = plan_attrs(p->plan, node), n = plan_size(p->plan, node);
+    bool own_key = p->plan->node[node].n_attrs > 3;
+    return plain(p, kernel, node, n, (int64_t[]){ n, a[0], a[1], own_key ? a[3] : 0, own_key ? a[4] : 0, a[2] }, 6);
+}
+
 bool gpu__lower_node(gpu_program *p, int32_t node)
 {
     const plan *pl = p->plan;
@@ -299,11 +306,11 @@ bool gpu__lower_node(gpu_program *p, int32_t node)
     case OP_cumsum:
         return plain(p, "cumsum", node, a[0] * a[2], (int64_t[]){ a[0] * a[2], a[1], a[2], a[3] }, 4);
     case OP_random_normal:
-        return plain(p, "random_normal", node, n, (int64_t[]){ n, a[0], a[1] }, 3);
+        return lower_draw(p, "random_normal", node);
     case OP_random_uniform:
-        return plain(p, "random_uniform", node, n, (int64_t[]){ n, a[0], a[1] }, 3);
+        return lower_draw(p, "random_uniform", node);
     case OP_random_index:
-        return plain(p, "random_index", node, n, (int64_t[]){ n, a[0], a[1], a[2] }, 4);
+        return lower_draw(p, "random_index", node);
     case OP_arange:
         return plain(p, "arange", node, n, (int64_t[]){ n }, 1);
     case OP_assign:

@@ -18,7 +18,16 @@ KERNEL(arange)
     EACH(i, SIZE(0)) ADDRESS(real, 0)[i] = (real)i;
 }
 
-/* sizes: elements, site, draw */
+/* Draws. sizes: elements, site, draw, key and run (key 0: the bind's) */
+DEVICE unsigned long long draw_key(const word *bind, const word *step)
+{
+    return (unsigned long long)(SIZE(3) ? SIZE(3) : bind[BIND_KEY]);
+}
+DEVICE philox_word draw_run(const word *bind, const word *step)
+{
+    return (philox_word)(SIZE(3) ? SIZE(4) : bind[BIND_RUN]);
+}
+
 KERNEL(random_uniform)
 {
     GATE;
@@ -26,8 +35,8 @@ KERNEL(random_uniform)
     EACH(block, (SIZE(0) + DRAW_LANES - 1) / DRAW_LANES)
     {
         real_bits bits[DRAW_LANES];
-        draw_bits((unsigned long long)bind[BIND_KEY], (unsigned int)SIZE(1), (unsigned int)SIZE(2),
-                  (unsigned int)bind[BIND_RUN], (unsigned long long)block, bits);
+        draw_bits(draw_key(bind, step), (philox_word)SIZE(1), (philox_word)SIZE(2), draw_run(bind, step),
+                  (unsigned long long)block, bits);
         for (int lane = 0; lane < DRAW_LANES; lane++)
             if (block * DRAW_LANES + lane < SIZE(0))
                 out[block * DRAW_LANES + lane] = draw_uniform_of(bits[lane]);
@@ -42,8 +51,8 @@ KERNEL(random_normal)
     {
         real_bits bits[DRAW_LANES];
         real z[DRAW_LANES];
-        draw_bits((unsigned long long)bind[BIND_KEY], (unsigned int)SIZE(1), (unsigned int)SIZE(2),
-                  (unsigned int)bind[BIND_RUN], (unsigned long long)block, bits);
+        draw_bits(draw_key(bind, step), (philox_word)SIZE(1), (philox_word)SIZE(2), draw_run(bind, step),
+                  (unsigned long long)block, bits);
         for (int lane = 0; lane < DRAW_LANES; lane += 2)
             draw_normals_of(bits[lane], bits[lane + 1], &z[lane], &z[lane + 1]);
         for (int lane = 0; lane < DRAW_LANES; lane++)
@@ -52,13 +61,13 @@ KERNEL(random_normal)
     }
 }
 
-/* sizes: elements, site, draw, n */
+/* sizes: as above, n */
 KERNEL(random_index)
 {
     GATE;
     EACH(i, SIZE(0))
-    ADDRESS(word, 0)[i] = philox_index((unsigned long long)bind[BIND_KEY], (philox_word)SIZE(1), (philox_word)SIZE(2),
-                                       (philox_word)bind[BIND_RUN], i, SIZE(3));
+    ADDRESS(word, 0)[i] = philox_index(draw_key(bind, step), (philox_word)SIZE(1), (philox_word)SIZE(2),
+                                       draw_run(bind, step), i, SIZE(5));
 }
 
 /* ---- moving ------------------------------------------------------------------------------------------------------ */

@@ -64,8 +64,9 @@ AD_API ppl_handler ppl_mask(ad_tensor *mask);
 AD_API ppl_handler ppl_infer_config(void (*change)(const ppl_message *m, ppl_infer *infer));
 /* Prefixes the names of sample sites and plates inside: "prefix/name". */
 AD_API ppl_handler ppl_name_scope(const char *prefix);
-/* Steps and evaluations inside draw from this seed, each from the beginning: an evaluation and a step of the same model
- * then have the same loss. Their own streams are left where they were. */
+/* What is drawn inside comes from this seed, from the beginning, so that blocks of one seed repeat each other; what is
+ * drawn afterwards is what it would have been without the block. Each step, evaluation and prediction begins anew: an
+ * evaluation and a step of the same model then have the same loss. */
 AD_API ppl_handler ppl_seeded(uint64_t seed);
 
 #ifdef __cplusplus

@@ -19,8 +19,7 @@ struct svi {
     struct optim optim; /* defaults filled in */
     struct elbo elbo;
     uint64_t id;     /* never used again: plans know the optimiser by it */
-    uint64_t stream; /* of draws: + STREAM_STEP, + STREAM_EVALUATE */
-    uint64_t runs, evaluations;
+    ppl_streams streams;
     int64_t steps;
     moment *moments; /* by index of the parameter */
     int64_t n_moments, cap_moments;

@@ -163,10 +163,9 @@ void ppl__plate_members(ad_context *c, ppl_state *st, ppl_message *m)
     }
     if (f->size < 0 || f->size >= f->full_size)
         return;
-    int32_t site = c->tape->site;
-    c->tape->site = m->id;
-    m->value = ad_random_index(f->full_size, f->size, st->particle);
-    c->tape->site = site;
+    int32_t outer = c->tape->site;
+    m->value = ad_random_index(f->full_size, f->size, ad__site_draw(c, m->id, st->particle));
+    ad__site_end(c, outer);
 }
 
 /* Lets the handlers name the plate and say which members it has: replay gives the guide's. False after an error. */

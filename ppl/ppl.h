@@ -134,7 +134,16 @@ AD_API ppl_module_scope ppl_module_begin(const char *name);
 AD_API void ppl_module_enter(ppl_module_scope *s);
 AD_API void ppl_module_leave(ppl_module_scope *s);
 
-/* Seeds all draws of the current context and numbers SVI instances from 0 again; existing ones go on undisturbed. */
+/* Seeds all draws of the current context, as ad_seed does: what follows begins anew and is the same after the same
+ * seed.
+ *
+ *   scopes       those that draw count from 0; in an open one the draws from here on begin anew
+ *   instances    svi and predictives made from here on are numbered from 0, and each has draws of its own; those made
+ *                before get their number at their next use, and count their steps and predictions from 0 again
+ *   parameters   those made from here on are drawn from this seed and their name; those that there are stay
+ *
+ * A seed disturbs nothing else, and nothing but drawing uses draws up: a scope without draws, a parameter that is read
+ * or made, an instance that could not be made. Within a scope or step a name that draws again draws anew. */
 AD_API void ppl_seed(uint64_t seed);
 /* No error so far in this step, and recording goes on: what a loop or recursion that ends on a value should test. */
 AD_API bool ppl_ok(void);

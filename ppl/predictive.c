@@ -20,7 +20,7 @@ struct ppl_predictive {
     ppl_call *call;
     int64_t samples;
     bool vectorize;
-    uint64_t stream, runs;
+    ppl_streams streams;
     char *wanted; /* names of chosen sites, each ended; an empty one ends the list; NULL: all */
     drawn *site;
     int64_t n, cap;
@@ -45,7 +45,6 @@ ppl_predictive *ppl_predictive_new_functions(ppl_function model, ppl_function gu
         return NULL;
     *p = (ppl_predictive){ .context = c, .model = model, .guide = guide, .samples = o.samples,
                             .vectorize = o.vectorize };
-    p->stream = STREAM_FIRST + 4 * st->instances++ + STREAM_PREDICT;
     size_t text = 1;
     for (const char *const *s = o.sites; s && *s; s++)
         text += strlen(*s) + 1;
@@ -55,8 +54,10 @@ ppl_predictive *ppl_predictive_new_functions(ppl_function model, ppl_function gu
             memcpy(to, *s, strlen(*s) + 1);
         *to = '\0';
     }
-    if (ad__ok(c) && (p->call = ppl__call_new(c, &o.args)))
+    if (ad__ok(c) && (p->call = ppl__call_new(c, &o.args))) {
+        ppl__streams_begin(c, &p->streams);
         return p;
+    }
     ppl_predictive_free(p);
     return NULL;
 }
@@ -200,7 +201,10 @@ bool ppl_predict_args(ppl_predictive *p, int n, const ppl_arg *args)
         return ad_fail(AD_ERROR_ARGUMENT, NULL, "ppl_predict: the predictive is NULL"), false;
     ad_context *c = p->context, *previous = ad_context_use(c);
     ppl_state *st = ppl__state(c);
-    uint64_t stream = st->seeded ? STREAM_SEEDED : p->stream, first = st->seeded ? 0 : p->runs;
+    if (!st->seeded)
+        ppl__streams_now(c, &p->streams);
+    uint64_t stream = st->seeded ? STREAM_SEEDED : p->streams.first + STREAM_PREDICT;
+    uint64_t first = st->seeded ? 0 : p->streams.runs;
     ppl_plate_args all = { .name = "_num_predictive_samples", .size = p->samples };
     forget(c, p);
     bool good = true;
@@ -209,7 +213,7 @@ bool ppl_predict_args(ppl_predictive *p, int n, const ppl_arg *args)
     for (int64_t i = 0; i < p->samples && good && !p->vectorize; i++)
         good = run(c, p, n, args, stream, first + (uint64_t)i, i, NULL);
     if (!st->seeded)
-        p->runs += (uint64_t)p->samples;
+        p->streams.runs += (uint64_t)p->samples;
     ad_context_use(previous);
     return good;
 }

@@ -215,7 +215,7 @@ static double again(ad_context *c, held *h)
     bool finite;
     uint64_t run, stream = ppl__step_stream(ppl__state(c), p->svi, true, &run);
     attach(c, h);
-    t->key = philox_key(c->seed, stream, run);
+    t->key = philox_key(c->seeding.seed, stream, run);
     t->run = (uint32_t)run;
     t->segments = 0;
     t->place[p->loss] = (place){ .kind = PLACE_NONE };

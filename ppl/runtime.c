@@ -10,7 +10,7 @@
 static void state_free(ad_context *c, void *client)
 {
     ppl_state *st = client; /* the leaves of parameters end with the context's tensors */
-    void *arrays[] = { st->handler, st->params, st->names, st->prefix, st };
+    void *arrays[] = { st->handler, st->params, st->names, st->prefix, st->seedings, st };
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         ad__allocate(c, arrays[i], 0);
 }
@@ -45,11 +45,8 @@ name_slot *ppl__name_slot_new(ad_context *c, ppl_state *st, int32_t name)
 void ppl_seed(uint64_t seed)
 {
     ad_context *c = ad__current();
-    ppl_state *st = ppl__state(c);
-    if (!st)
-        return;
-    c->seed = seed;
-    st->instances = 0;
+    if (c)
+        ad__seed(c, seed);
 }
 
 bool ppl_ok(void)
@@ -117,14 +114,14 @@ void ppl__draw(ad_context *c, ppl_state *st, ppl_message *m)
 {
     if (!c->tape)
         return;
-    int32_t site = c->tape->site;
+    int32_t outer = c->tape->site;
     error_frame where = { .outer = c->frame, .kind = "site", .name = m->name };
     c->frame = &where;
-    c->tape->site = m->id;
+    int draw = ad__site_draw(c, m->id, st->particle);
     if (m->infer.score_function)
         m->fn = dist_set_rsample(m->fn, false);
-    m->value = dist_sample(m->fn, st->particle);
-    c->tape->site = site;
+    m->value = dist_sample(m->fn, draw);
+    ad__site_end(c, outer);
     c->frame = where.outer;
 }
 

@@ -72,10 +72,10 @@ typedef struct ppl_state {
     int64_t n_members;
 
     int particle; /* ordinal of the draws at every site */
-    uint64_t instances;
     bool in_step;
     int calls; /* of models and guides that are running */
-    int seeded; /* ppl_seeded handlers around */
+    seeding *seedings; /* put aside by ppl_seeded handlers around, outermost first */
+    int64_t seeded, cap_seedings;
 } ppl_state;
 
 /* The state of c; NULL without memory for it. */
@@ -94,6 +94,26 @@ static inline name_slot *ppl__name_slot(ad_context *c, ppl_state *st, int32_t na
 int32_t ppl__prefixed(ad_context *c, ppl_state *st, const char *name);
 /* Removes the handlers above depth, innermost first. */
 void ppl__unwind(ppl_state *st, int64_t depth);
+
+/* ---- draws ------------------------------------------------------------------------------------------------------- */
+
+/* The streams of an instance: given when it is made, and again when it is first used after another seed. */
+typedef struct ppl_streams {
+    uint64_t first, seeding;   /* + STREAM_STEP, ... */
+    uint64_t runs, evaluations; /* so far */
+} ppl_streams;
+static inline void ppl__streams_begin(ad_context *c, ppl_streams *s)
+{
+    *s = (ppl_streams){ .first = STREAM_FIRST + 4 * c->seeding.streams++, .seeding = c->seeding.ordinal };
+}
+/* Before use; not inside ppl_seeded, which leaves streams where they were. */
+static inline void ppl__streams_now(ad_context *c, ppl_streams *s)
+{
+    if (s->seeding != c->seeding.ordinal)
+        ppl__streams_begin(c, s);
+}
+/* Ends the ppl_seeded handlers beyond the outermost `depth`. */
+void ppl__seeded_end(ad_context *c, ppl_state *st, int64_t depth);
 
 /* ---- default actions of messages -------------------------------------------------------------------------------- */
 

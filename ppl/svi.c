@@ -77,12 +77,13 @@ svi *svi_new_functions(ppl_function model, ppl_function guide, svi_options o)
     if (!s)
         return NULL;
     *s = (svi){ .context = c, .model = model, .guide = guide, .optim = o.optim, .elbo = o.elbo, .id = ++st->lives };
-    s->stream = STREAM_FIRST + 4 * st->instances++;
     if (s->elbo.particles == 0)
         s->elbo.particles = 1;
     ppl__optim_defaults(&s->optim);
-    if (copy_rules(c, s) && (s->call = ppl__call_new(c, &o.args)))
+    if (copy_rules(c, s) && (s->call = ppl__call_new(c, &o.args))) {
+        ppl__streams_begin(c, &s->streams);
         return s;
+    }
     svi_free(s);
     return NULL;
 }
@@ -349,8 +350,12 @@ double ppl__step_finish(ad_context *c, step *p, bool finite)
 
 uint64_t ppl__step_stream(const ppl_state *st, svi *s, bool train, uint64_t *run)
 {
-    *run = st->seeded ? 0 : train ? s->runs++ : s->evaluations++;
-    return st->seeded ? STREAM_SEEDED : s->stream + (train ? STREAM_STEP : STREAM_EVALUATE);
+    *run = 0;
+    if (st->seeded)
+        return STREAM_SEEDED;
+    ppl__streams_now(s->context, &s->streams);
+    *run = train ? s->streams.runs++ : s->streams.evaluations++;
+    return s->streams.first + (train ? STREAM_STEP : STREAM_EVALUATE);
 }
 
 void ppl__step_told(svi *s)

@@ -192,7 +192,7 @@ static void call_user(ad_context *c, ppl_call *call, ppl_function f)
 {
     ppl_state *st = ppl__state(c);
     error_frame *frame = c->frame;
-    int64_t depth = st->depth;
+    int64_t depth = st->depth, seeded = st->seeded;
     plate *plates = st->plates, *by_dim[AD_MAX_RANK];
     memcpy(by_dim, st->by_dim, sizeof by_dim);
     ppl__call(call, f);
@@ -200,6 +200,7 @@ static void call_user(ad_context *c, ppl_call *call, ppl_function f)
         return;
     c->frame = frame;
     st->depth = depth;
+    ppl__seeded_end(c, st, seeded);
     st->plates = plates;
     memcpy(st->by_dim, by_dim, sizeof by_dim);
     ad__fail(c, AD_ERROR_SITE, "every ppl_plate_enter wants its ppl_plate_leave, on every way out",

@@ -218,17 +218,31 @@ static void run_cumsum(const void *job, int64_t from, int64_t to, int thread)
 
 /* ---- sources ----------------------------------------------------------------------------------------------------- */
 
+/* Whether a draw has a key of its own, and which it has. */
+static inline bool has_own_key(const plan *p, int32_t node)
+{
+    return p->node[node].n_attrs > 3;
+}
+static uint64_t draw_key(const cpu_step *s, uint32_t *run)
+{
+    const int64_t *a = plan_attrs(s->program->plan, s->node);
+    bool own = has_own_key(s->program->plan, s->node);
+    *run = own ? (uint32_t)a[4] : s->program->bind->run;
+    return own ? (uint64_t)a[3] : s->program->bind->key;
+}
+
 static void run_random(const void *job, int64_t from, int64_t to, int thread)
 {
     const cpu_step *s = job;
     (void)thread;
     const int64_t *a = plan_attrs(s->program->plan, s->node);
-    const run_bind *b = s->program->bind;
+    uint32_t run;
+    uint64_t key = draw_key(s, &run);
     int64_t begin = from * PIECE, end = least(to * PIECE, s->size[0]);
     bool normal = s->program->plan->node[s->node].op == OP_random_normal;
     (normal ? kernels(s)->normal
             : kernels(s)->uniform)((char *)step_pointer(s, 0) + (size_t)begin * real_bytes(s->program), begin, end,
-                                   b->key, (uint32_t)a[0], (uint32_t)a[1], b->run);
+                                   key, (uint32_t)a[0], (uint32_t)a[1], run);
 }
 
 /* Small draws of one depth */
@@ -253,11 +267,12 @@ static void run_random_index(const void *job, int64_t from, int64_t to, int thre
     const cpu_step *s = job;
     (void)from, (void)to, (void)thread;
     const int64_t *a = plan_attrs(s->program->plan, s->node), n = a[2];
-    const run_bind *b = s->program->bind;
     const uint32_t site = (uint32_t)a[0], draw = (uint32_t)a[1];
+    uint32_t run;
+    uint64_t key = draw_key(s, &run);
     int64_t *out = step_pointer(s, 0);
     if (n > PHILOX_SHUFFLED) {
-        uint64_t key = philox_permutation(b->key, site, draw, b->run);
+        key = philox_permutation(key, site, draw, run);
         for (int64_t i = 0; i < s->size[0]; i++)
             out[i] = feistel_permute(key, i, n);
         return;
@@ -266,7 +281,7 @@ static void run_random_index(const void *job, int64_t from, int64_t to, int thre
     for (int i = 0; i < PHILOX_SHUFFLED; i++)
         place[i] = (uint8_t)i;
     for (int i = 0; i < (int)s->size[0]; i++) {
-        int at = philox_shuffle(b->key, site, draw, b->run, i, (int)n);
+        int at = philox_shuffle(key, site, draw, run, i, (int)n);
         out[i] = place[at];
         place[at] = place[i];
     }
@@ -533,7 +548,7 @@ bool cpu_lower_node(cpu_program *p, int32_t node)
         return cpu_step_new(p, run_cumsum, node) != NULL;
     case OP_random_normal:
     case OP_random_uniform:
-        if (size > 0 && pieces(size, 16 / bytes) <= DRAW_BLOCKS)
+        if (size > 0 && pieces(size, 16 / bytes) <= DRAW_BLOCKS && !has_own_key(pl, node))
             return lower_draws(p, node, (int32_t)pieces(size, 16 / bytes));
         if (!(s = cpu_step_new(p, run_random, node)))
             return false;
