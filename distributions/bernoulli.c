@@ -1,5 +1,5 @@
 /* Bernoulli by its mean. The log density goes through clamped logits, exactly as PyTorch's. */
-#include "distributions/formula.h"
+#include "distributions/categorical.h"
 
 static T sample(const dist_object *d, const ad_shape *shape, int draw)
 {
@@ -15,11 +15,21 @@ static T log_prob(const dist_object *d, T x)
 static T mean(const dist_object *d) { return d->parameter[0]; }
 static T variance(const dist_object *d) { return (ad_mul)(d->parameter[0], (ad_sub)(k(1), d->parameter[0])); }
 
-/* log(1 + e^l) - p l */
-static T entropy(const dist_object *d)
+/* The log density is PyTorch's, and its logit that of a clamped mean; entropy and divergences are exact. */
+dist__two dist__bernoulli_parts(const dist_object *d)
 {
-    T l = (ad_logit_clamped)(d->parameter[0]);
-    return (ad_sub)((ad_softplus)(l), (ad_mul)(d->parameter[0], l));
+    T p = d->parameter[0];
+    if (d->of == &dist__bernoulli)
+        return (dist__two){ { (ad_sub)(k(1), p), p }, { (ad_log1p)((ad_neg)(p)), (ad_log)(p) } };
+    return (dist__two){ { (ad_sigmoid)((ad_neg)(p)), (ad_sigmoid)(p) },
+                        { (ad_neg)((ad_softplus)(p)), (ad_neg)((ad_softplus)((ad_neg)(p))) } };
+}
+
+/* - (1 - p) log(1 - p) - p log p */
+T dist__bernoulli_entropy(const dist_object *d)
+{
+    dist__two t = dist__bernoulli_parts(d);
+    return (ad_neg)((ad_add)(dist__weighed(t.p[0], t.log_p[0]), dist__weighed(t.p[1], t.log_p[1])));
 }
 
 const dist_class dist__bernoulli = {
@@ -33,7 +43,7 @@ const dist_class dist__bernoulli = {
     .log_prob = log_prob,
     .mean = mean,
     .variance = variance,
-    .entropy = entropy,
+    .entropy = dist__bernoulli_entropy,
 };
 
 distribution *(dist_bernoulli)(T probs) { return dist_new(&dist__bernoulli, (T[]){ probs }, 0); }

@@ -1,5 +1,5 @@
 /* Bernoulli by the logarithm of its odds. */
-#include "distributions/formula.h"
+#include "distributions/categorical.h"
 
 static T probs(const dist_object *d) { return (ad_sigmoid)(d->parameter[0]); }
 
@@ -19,10 +19,6 @@ static T variance(const dist_object *d)
 {
     return (ad_mul)(probs(d), (ad_sigmoid)((ad_neg)(d->parameter[0])));
 }
-static T entropy(const dist_object *d)
-{
-    return (ad_sub)((ad_softplus)(d->parameter[0]), (ad_mul)(probs(d), d->parameter[0]));
-}
 
 const dist_class dist__bernoulli_logits = {
     .name = "bernoulli_logits",
@@ -35,7 +31,7 @@ const dist_class dist__bernoulli_logits = {
     .log_prob = log_prob,
     .mean = mean,
     .variance = variance,
-    .entropy = entropy,
+    .entropy = dist__bernoulli_entropy,
 };
 
 distribution *(dist_bernoulli_logits)(T logits) { return dist_new(&dist__bernoulli_logits, (T[]){ logits }, 0); }

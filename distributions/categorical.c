@@ -15,6 +15,14 @@ T dist__categorical_log_p(const dist_object *d)
     return (ad_log)((ad_clamp)((ad_div)(p, last(AD_SUM, p, true)), k(eps), k(1 - eps)));
 }
 
+T dist__weighed(T p, T x) { return (ad_where)(p, (ad_mul)(p, x), k(0)); }
+
+T dist__categorical_exact_log_p(const dist_object *d)
+{
+    T p = d->parameter[0];
+    return d->of == &dist__categorical ? (ad_log)((ad_div)(p, last(AD_SUM, p, true))) : dist__categorical_log_p(d);
+}
+
 static T probs(const dist_object *d)
 {
     T p = d->parameter[0];
@@ -57,8 +65,7 @@ T dist__categorical_variance(const dist_object *d)
 
 T dist__categorical_entropy(const dist_object *d)
 {
-    T log_p = dist__categorical_log_p(d);
-    return (ad_neg)(last(AD_SUM, (ad_chain)((ad_exp)(log_p), log_p), false));
+    return (ad_neg)(last(AD_SUM, dist__weighed(probs(d), dist__categorical_exact_log_p(d)), false));
 }
 
 dist_constraint dist__categorical_support(const dist_object *d)
@@ -69,7 +76,7 @@ dist_constraint dist__categorical_support(const dist_object *d)
 const dist_class dist__categorical = {
     .name = "categorical",
     .n_parameters = 1,
-    .parameter = { { .name = "probs", .constraint.kind = DIST_NONNEGATIVE, .event_dim = 1 } },
+    .parameter = { { .name = "probs", .constraint.kind = DIST_WEIGHTS, .event_dim = 1 } },
     .discrete = true,
     .sample = dist__categorical_sample,
     .log_prob = dist__categorical_log_prob,

@@ -4,7 +4,7 @@
 const dist_class dist__categorical_logits = {
     .name = "categorical_logits",
     .n_parameters = 1,
-    .parameter = { { .name = "logits", .event_dim = 1 } },
+    .parameter = { { .name = "logits", .constraint.kind = DIST_LOG_WEIGHTS, .event_dim = 1 } },
     .discrete = true,
     .sample = dist__categorical_sample,
     .log_prob = dist__categorical_log_prob,

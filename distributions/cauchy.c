@@ -9,11 +9,20 @@ static T sample(const dist_object *d, const ad_shape *shape, int draw)
     return (ad_add)(d->parameter[0], (ad_mul)(d->parameter[1], z));
 }
 
+/* Near the mode as it stands; far out log(1 + z^2) = 2 log |z| + log(1 + 1 / z^2), of d and s by themselves. Where both are
+ * computed only one is selected, with its slopes. */
+T dist__log_cauchy(T d, T s)
+{
+    T distance = (ad_abs)(d), log_s = (ad_log)(s);
+    T near = (ad_add)((ad_log1p)((ad_square)((ad_div)(d, s))), log_s);
+    T far = (ad_add)((ad_mul)(k(2), (ad_log)(distance)), (ad_log1p)((ad_square)((ad_div)(s, d))));
+    return (ad_where)((ad_gt)(distance, s), (ad_sub)(far, log_s), near);
+}
+
 static T log_prob(const dist_object *d, T x)
 {
-    T z = (ad_div)((ad_sub)(x, d->parameter[0]), d->parameter[1]);
-    T norm = (ad_add)((ad_log)(d->parameter[1]), k(LOG_PI));
-    return (ad_neg)((ad_add)((ad_log1p)((ad_square)(z)), norm));
+    T z = dist__log_cauchy((ad_sub)(x, d->parameter[0]), d->parameter[1]);
+    return (ad_neg)((ad_add)(z, k(LOG_PI)));
 }
 
 static T entropy(const dist_object *d) { return (ad_add)((ad_log)(d->parameter[1]), k(2 * LOG_2 + LOG_PI)); }

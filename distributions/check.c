@@ -18,6 +18,7 @@ bool dist__number(const ad_context *c, node_id id, double *x)
 
 dist_constraint dist__wanted(const dist_object *o, int i)
 {
+    if (i < o->of->n_parameters && o->of->constraint_of) return o->of->constraint_of(o, i);
     if (i < o->of->n_parameters) return o->of->parameter[i].constraint;
     if (o->of->accepted.kind != DIST_REAL) return o->of->accepted;
     return o->of->support_of ? o->of->support_of(o) : o->of->support;
@@ -36,6 +37,7 @@ static bool promised(const ad_context *c, node_id id, const dist_constraint *set
     double x;
     if (dist__number(c, id, &x)) return dist_constraint_holds(set, x);
     const int32_t *in = ad__inputs(c->tape, id);
+    if (set->kind > DIST_INTEGER_INTERVAL) return false; /* of what only parameters must be nothing is promised */
     bool zero = set->kind == DIST_NONNEGATIVE;
     bool positive = zero || set->kind == DIST_POSITIVE || set->kind == DIST_SOFTPLUS_POSITIVE;
     switch (c->tape->node[id].op) {

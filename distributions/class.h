@@ -50,7 +50,8 @@ struct dist_class {
     int event_dim;           /* dimensions of a draw: those of the shape that parameter 0 ends with */
     bool has_rsample;        /* sample is differentiable in the parameters */
     bool discrete;
-    /* A draw of `shape` = *d->batch + *d->event; noise must have as many independent cells. */
+    /* A draw of `shape` = *d->batch + *d->event; noise must have as many independent cells. NULL: it is only observed, and
+     * a draw is an error. */
     ad_tensor *(*sample)(const dist_object *d, const ad_shape *shape, int draw);
     /* x -> log density, own event dimensions summed; what the parameters' and x's shapes broadcast to is enough. */
     ad_tensor *(*log_prob)(const dist_object *d, ad_tensor *x);
@@ -58,12 +59,15 @@ struct dist_class {
     ad_tensor *(*mean)(const dist_object *d);
     ad_tensor *(*variance)(const dist_object *d);
     ad_tensor *(*entropy)(const dist_object *d); /* own event dimensions summed; NULL: not known in closed form */
+    /* Where what a parameter must be depends on those before it: instead of its own constraint; else NULL. */
+    dist_constraint (*constraint_of)(const dist_object *d, int i);
     /* Where the support depends on parameters; NULL: `support`. */
     dist_constraint (*support_of)(const dist_object *d);
 };
 
 /* A distribution of a class; event_dim is read where the class says DIST_OWN_EVENT, else give 0. The class must outlive
- * it. Nil, with the error, when parameters do not broadcast or a number among them is outside its constraint. */
+ * it. Nil, with the error, when parameters do not broadcast, a number among them is outside its constraint, or the class
+ * has no name or no log_prob. */
 AD_API distribution *dist_new(const dist_class *of, ad_tensor *const *parameter, int event_dim);
 /* The object of a live handle, for code that treats classes; NULL, with an error, for others. */
 AD_API const dist_object *dist_object_of(distribution *d);

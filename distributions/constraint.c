@@ -2,6 +2,7 @@
  * by ppl for parameters and unconstrained spaces. */
 #include "distributions/formula.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -60,6 +61,8 @@ const char *dist_constraint_describe(const dist_constraint *c, char *out, size_t
     if ((c->kind == DIST_INTERVAL || c->kind == DIST_INTEGER_INTERVAL) && !c->lower_tensor && !c->upper_tensor)
         snprintf(out, size, "%sin [%g, %g]", c->kind == DIST_INTERVAL ? "" : "a whole number ", c->lower, c->upper);
     else if (c->kind == DIST_GREATER_THAN && !c->lower_tensor) snprintf(out, size, "greater than %g", c->lower);
+    else if (c->kind == DIST_FINITE_ABOVE && !c->lower_tensor)
+        snprintf(out, size, "finite and greater than %g", c->lower);
     else if (c->kind == DIST_LESS_THAN && !c->upper_tensor) snprintf(out, size, "less than %g", c->upper);
     else snprintf(out, size, "%s", text);
     return out;
@@ -95,10 +98,16 @@ bool dist_constraint_holds(const dist_constraint *c, double x)
     case DIST_BOOLEAN: return x == 0 || x == 1;
     case DIST_NONNEGATIVE_INTEGER: return x >= 0 && x == floor(x);
     case DIST_INTEGER_INTERVAL: return x >= low && x <= high && x == floor(x);
+    case DIST_FINITE: return isfinite(x);
+    case DIST_FINITE_ABOVE: return isfinite(x) && x > low;
+    case DIST_PROBABILITY: return x > 0 && x <= 1;
+    case DIST_WEIGHTS: return x > 0 && isfinite(x); /* of a vector whose elements are all x */
+    case DIST_LOG_WEIGHTS: return isfinite(x);
     }
     return false;
 }
 
+static T last(ad_reduction kind, T x) { return ad_reduce(kind, x, (const int[]){ -1 }, 1, false); }
 static T both(T a, T b) { return (ad_mul)(a, b); }
 static T whole(T x) { return (ad_eq)(x, (ad_floor)(x)); }
 static T within(T x, T low, T high) { return both((ad_ge)(x, low), (ad_le)(x, high)); }
@@ -116,14 +125,22 @@ T dist_constraint_check(const dist_constraint *c, T x)
     case DIST_LESS_THAN: return (ad_lt)(x, upper(c));
     case DIST_SIMPLEX: {
         ad_context *context = ad__current();
-        T off = (ad_abs)((ad_sub)(ad_reduce(AD_SUM, x, (const int[]){ -1 }, 1, false), k(1)));
-        T negative = ad_reduce(AD_SUM, (ad_sub)(k(1), (ad_ge)(x, k(0))), (const int[]){ -1 }, 1, false);
+        T off = (ad_abs)((ad_sub)(last(AD_SUM, x), k(1)));
+        T negative = last(AD_SUM, (ad_sub)(k(1), (ad_ge)(x, k(0))));
         double allowed = context && ad_precision_of(context) == AD_DOUBLE ? 1e-8 : 1e-4;
         return both((ad_le)(off, k(allowed)), (ad_eq)(negative, k(0)));
     }
     case DIST_BOOLEAN: return both(within(x, k(0), k(1)), whole(x));
     case DIST_NONNEGATIVE_INTEGER: return both((ad_ge)(x, k(0)), whole(x));
     case DIST_INTEGER_INTERVAL: return both(within(x, lower(c), upper(c)), whole(x));
+    case DIST_FINITE: return (ad_is_finite)(x);
+    case DIST_FINITE_ABOVE: return both((ad_is_finite)(x), (ad_gt)(x, lower(c)));
+    case DIST_PROBABILITY: return both((ad_gt)(x, k(0)), (ad_le)(x, k(1)));
+    case DIST_WEIGHTS: {
+        T sum = last(AD_SUM, x), negative = last(AD_SUM, (ad_sub)(k(1), (ad_ge)(x, k(0))));
+        return both(both((ad_gt)(sum, k(0)), (ad_is_finite)(sum)), (ad_eq)(negative, k(0)));
+    }
+    case DIST_LOG_WEIGHTS: return both((ad_is_finite)(last(AD_MAX, x)), (ad_eq)(last(AD_SUM, (ad_ne)(x, x)), k(0)));
     }
     return AD_NIL;
 }
@@ -158,6 +175,24 @@ static T stick_unbreaking(T x)
     return (ad_add)((ad_sub)((ad_log)(ad_slice(x, -1, 0, n)), (ad_log)(after)), stick_offsets(n));
 }
 
+/* sigmoid(u), off 0 and 1: what follows may take log x and log(1 - x). */
+static T inside_unit(T u)
+{
+    ad_context *context = ad__current();
+    bool wide = context && ad_precision_of(context) == AD_DOUBLE;
+    return (ad_clamp)((ad_sigmoid)(u), k(wide ? DBL_MIN : FLT_MIN), k(1 - (wide ? DBL_EPSILON : FLT_EPSILON)));
+}
+
+/* x off the bounds, onto which rounding may have brought it, by their neighbours in the context's precision. */
+static T inside_bounds(const dist_constraint *c, T x)
+{
+    ad_context *context = ad__current();
+    bool wide = context && ad_precision_of(context) == AD_DOUBLE;
+    double low = wide ? nextafter(c->lower, c->upper) : nextafterf((float)c->lower, (float)c->upper);
+    double high = wide ? nextafter(c->upper, c->lower) : nextafterf((float)c->upper, (float)c->lower);
+    return low < high ? (ad_clamp)(x, k(low), k(high)) : x;
+}
+
 /* ---- the maps ---------------------------------------------------------------------------------------------------- */
 
 T dist_constrain(const dist_constraint *c, dist_map map, T u)
@@ -168,10 +203,10 @@ T dist_constrain(const dist_constraint *c, dist_map map, T u)
     case DIST_POSITIVE:
     case DIST_NONNEGATIVE: return (ad_exp)(u);
     case DIST_SOFTPLUS_POSITIVE: return (ad_softplus)(u);
-    case DIST_UNIT_INTERVAL: return (ad_sigmoid)(u);
+    case DIST_UNIT_INTERVAL: return inside_unit(u);
     case DIST_INTERVAL: {
-        T low = lower(c);
-        return (ad_add)(low, (ad_mul)((ad_sub)(upper(c), low), (ad_sigmoid)(u)));
+        T low = lower(c), x = (ad_add)(low, (ad_mul)((ad_sub)(upper(c), low), inside_unit(u)));
+        return c->lower_tensor || c->upper_tensor ? x : inside_bounds(c, x);
     }
     case DIST_GREATER_THAN: return (ad_add)(lower(c), (ad_exp)(u));
     case DIST_LESS_THAN: return (ad_sub)(upper(c), (ad_exp)(u));

@@ -16,7 +16,9 @@
  *   simplex             transform_to: softmax, K -> K            none: not a bijection
  *                       biject_to: stick-breaking, K - 1 -> K    sum over the K - 1 sticks
  *
- * The discrete ones (boolean, nonnegative_integer, integer_interval) are supports only: they have no map. */
+ * sigmoid(u) is kept off 0 and 1 by the smallest normal number and the precision's epsilon, as PyTorch's is.
+ * The discrete ones (boolean, nonnegative_integer, integer_interval) are supports only, and those behind them what
+ * parameters of distributions must be: they have no map. */
 #ifndef DISTRIBUTIONS_CONSTRAINT_H
 #define DISTRIBUTIONS_CONSTRAINT_H
 
@@ -26,7 +28,7 @@
 extern "C" {
 #endif
 
-/* X(NAME, name, what a value must be, event dimensions, discrete) */
+/* X(NAME, name, what a value must be, event dimensions, without a map) */
 #define DIST_CONSTRAINT_KINDS(X)                                                                                       \
     X(REAL, real, "a real number", 0, false)                                                                           \
     X(POSITIVE, positive, "positive", 0, false)                                                                        \
@@ -39,7 +41,12 @@ extern "C" {
     X(SIMPLEX, simplex, "a vector of nonnegative numbers whose sum is 1", 1, false)                                    \
     X(BOOLEAN, boolean, "0 or 1", 0, true)                                                                             \
     X(NONNEGATIVE_INTEGER, nonnegative_integer, "0, 1, 2, ...", 0, true)                                               \
-    X(INTEGER_INTERVAL, integer_interval, "a whole number in the interval", 0, true)
+    X(INTEGER_INTERVAL, integer_interval, "a whole number in the interval", 0, true)                                   \
+    X(FINITE, finite, "finite", 0, true)                                                                               \
+    X(FINITE_ABOVE, finite_above, "finite and greater than the bound", 0, true)                                        \
+    X(PROBABILITY, probability, "in (0, 1]", 0, true)                                                                  \
+    X(WEIGHTS, weights, "a vector of nonnegative numbers with a positive sum", 1, true)                                \
+    X(LOG_WEIGHTS, log_weights, "a vector of numbers below inf, not all of them -inf", 1, true)
 
 typedef enum dist_constraint_kind {
 #define X(NAME, name, text, event_dim, discrete) DIST_##NAME,

@@ -152,18 +152,34 @@ T dist__expanded(T x, const ad_shape *to)
 
 /* ---- construction ------------------------------------------------------------------------------------------------ */
 
+/* A bound that is a number becomes one. */
+static void bound_by_number(ad_context *c, ad_tensor **tensor, double *number)
+{
+    node_id id = *tensor ? ad__node(c, *tensor, "a bound") : -1;
+    if (id >= 0 && dist__number(c, id, number)) *tensor = NULL;
+}
+
+static bool number_is(ad_context *c, const dist_object *o, int i, double x, dist_constraint set)
+{
+    const dist_class *of = o->of;
+    const char *bound = NULL; /* the name of a parameter that bounds this one */
+    for (int j = 0; j < i; j++)
+        if (o->parameter[j] == set.lower_tensor || o->parameter[j] == set.upper_tensor) bound = of->parameter[j].name;
+    bound_by_number(c, &set.lower_tensor, &set.lower);
+    bound_by_number(c, &set.upper_tensor, &set.upper);
+    if (dist_constraint_holds(&set, x)) return true;
+    char text[80];
+    ad__fail(c, AD_ERROR_SUPPORT, NULL, "%s: %s must be %s%s%s%s, found %g", of->name, of->parameter[i].name,
+             dist_constraint_describe(&set, text, sizeof text), bound ? " (" : "", bound ? bound : "", bound ? ")" : "", x);
+    return false;
+}
+
 /* A number that the user wrote (perhaps broadcast) is known now: check it now, where the line is. */
-static bool number_fits(ad_context *c, const dist_class *of, int i, node_id id)
+static bool number_fits(ad_context *c, const dist_object *o, int i, node_id id)
 {
     double x;
     if (!dist__number(c, id, &x)) return true;
-    const dist_constraint *set = &of->parameter[i].constraint;
-    if (set->kind == DIST_REAL ? x == x : set->kind == DIST_POSITIVE ? x > 0 : dist_constraint_holds(set, x))
-        return true;
-    char text[80];
-    ad__fail(c, AD_ERROR_SUPPORT, NULL, "%s: %s must be %s, found %g", of->name, of->parameter[i].name,
-             dist_constraint_describe(set, text, sizeof text), x);
-    return false;
+    return number_is(c, o, i, x, dist__wanted(o, i));
 }
 
 /* Adds parameter i, whose `own` rightmost dimensions belong to one member, to o's shapes; false after an error. */
@@ -172,8 +188,6 @@ static bool add_parameter(ad_context *c, dist_object *o, int i, T x, int own)
     const dist_parameter *info = &o->of->parameter[i];
     node_id id = ad__node(c, x, info->name);
     if (id < 0) return false;
-    int op = c->tape->node[id].op;
-    if ((op == OP_scalar || op == OP_constant || op == OP_expand) && !number_fits(c, o->of, i, id)) return false;
     const ad_shape *s = &ad__shape_of(c, id)->shape, *front = own ? without_right(c, s, own) : s;
     if (!front) return false;
     if (s->rank < own) {
@@ -186,6 +200,8 @@ static bool add_parameter(ad_context *c, dist_object *o, int i, T x, int own)
                  ad__shape_text(c, s));
         return false;
     }
+    int op = c->tape->node[id].op;
+    if ((op == OP_scalar || op == OP_constant || op == OP_expand) && !number_fits(c, o, i, id)) return false;
     const ad_shape *joint = i == 0 ? front : broadcast(c, o->batch, front);
     if (!joint) {
         ad__fail(c, AD_ERROR_SHAPE, "sizes must agree from the right, or be 1",
@@ -199,10 +215,28 @@ static bool add_parameter(ad_context *c, dist_object *o, int i, T x, int own)
     return o->event != NULL;
 }
 
+/* Whether a class can make a distribution; the room's own pass quickly. */
+static bool is_whole(ad_context *c, const dist_class *of, T const *parameter)
+{
+    if (of && of->name && of->log_prob && (unsigned)of->n_parameters <= DIST_MAX_PARAMETERS &&
+        (parameter || !of->n_parameters))
+        return true;
+    const char *name = of && of->name ? of->name : "?";
+    if (!of || !of->name) ad__fail(c, AD_ERROR_ARGUMENT, NULL, "dist_new: the class %s", of ? "has no name" : "is NULL");
+    else if (!of->log_prob)
+        ad__fail(c, AD_ERROR_ARGUMENT, "set .log_prob of the dist_class", "dist_new: class %s has no log_prob", name);
+    else if (!parameter) ad__fail(c, AD_ERROR_ARGUMENT, NULL, "dist_new: the parameters of %s are NULL", name);
+    else
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "dist_new: class %s says that it has %d parameters; 0 to %d are possible",
+                 name, of->n_parameters, DIST_MAX_PARAMETERS);
+    return false;
+}
+
 distribution *dist_new(const dist_class *of, T const *parameter, int event_dim)
 {
     ad_context *c = ad__current();
-    dist_object *o = c && ad__ok(c) ? ad__step_bytes(c, sizeof *o) : NULL;
+    if (!c || !is_whole(c, of, parameter)) return NIL;
+    dist_object *o = ad__ok(c) ? ad__step_bytes(c, sizeof *o) : NULL;
     if (!o) return NIL;
     o->of = of;
     o->to_event = o->mask_event = 0;
@@ -302,6 +336,11 @@ T dist_sample(distribution *d, int draw)
     const dist_object *o = open_object(&c, d);
     const ad_shape *shape = o ? join(c, o->batch, o->event) : NULL;
     if (!shape) return AD_NIL;
+    if (!o->of->sample) {
+        ad__fail(c, AD_ERROR_ARGUMENT, "set .sample of the dist_class, or observe the site",
+                 "class %s has no sample: nothing can be drawn from it", o->of->name);
+        return AD_NIL;
+    }
     T x = expanded(c, o->of->sample(o, shape, draw), shape);
     return o->of->has_rsample && o->score ? ad_stop_gradient(x) : x;
 }

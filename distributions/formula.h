@@ -17,6 +17,8 @@ static inline T k(double x) { return ad_constant(x); }
 
 /* x (..., N) -> (...): sums the n rightmost dimensions. */
 T dist__sum_rightmost(T x, int n);
+/* log(1 + (d / s)^2) + log s, s > 0, without overflow however large d / s is. */
+T dist__log_cauchy(T d, T s);
 /* x broadcast to an interned shape. */
 T dist__expanded(T x, const ad_shape *to);
 
@@ -28,5 +30,6 @@ T dist__expanded(T x, const ad_shape *to);
 #define LOG_2 0.69314718055994530942
 #define LOG_PI 1.14472988584940017414
 #define PI 3.14159265358979323846
+#define EULER 0.57721566490153286061
 
 #endif

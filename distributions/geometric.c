@@ -8,11 +8,13 @@ static T sample(const dist_object *d, const ad_shape *shape, int draw)
     return (ad_floor)((ad_div)((ad_log)(u), (ad_log1p)((ad_neg)(d->parameter[0]))));
 }
 
-/* x log(1 - p) + log p, with p = sigmoid(l) clamped */
+/* log(1 - p) */
+static T log_failure(const dist_object *d) { return (ad_log1p)((ad_neg)(d->parameter[0])); }
+
+/* x log(1 - p) + log p; no failure at p = 1 is certain, another number of them impossible */
 static T log_prob(const dist_object *d, T x)
 {
-    T l = (ad_logit_clamped)(d->parameter[0]);
-    return (ad_add)((ad_mul)(x, (ad_log_sigmoid)((ad_neg)(l))), (ad_log_sigmoid)(l));
+    return (ad_add)((ad_mul_zero)(x, log_failure(d)), (ad_log)(d->parameter[0]));
 }
 
 static T odds(const dist_object *d) { return (ad_div)((ad_sub)(k(1), d->parameter[0]), d->parameter[0]); }
@@ -22,14 +24,14 @@ static T variance(const dist_object *d) { return (ad_div)(odds(d), d->parameter[
 /* The entropy of one trial, divided by probs. */
 static T entropy(const dist_object *d)
 {
-    T l = (ad_logit_clamped)(d->parameter[0]);
-    return (ad_div)((ad_sub)((ad_softplus)(l), (ad_mul)(d->parameter[0], l)), d->parameter[0]);
+    T p = d->parameter[0], failure = (ad_mul_zero)((ad_sub)(k(1), p), log_failure(d));
+    return (ad_neg)((ad_add)((ad_div)(failure, p), (ad_log)(p)));
 }
 
 const dist_class dist__geometric = {
     .name = "geometric",
     .n_parameters = 1,
-    .parameter = { { .name = "probs", .constraint.kind = DIST_UNIT_INTERVAL } },
+    .parameter = { { .name = "probs", .constraint.kind = DIST_PROBABILITY } },
     .support.kind = DIST_NONNEGATIVE_INTEGER,
     .discrete = true,
     .sample = sample,

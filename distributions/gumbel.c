@@ -9,11 +9,10 @@ static T sample(const dist_object *d, const ad_shape *shape, int draw)
 
 static T log_prob(const dist_object *d, T x)
 {
-    T z = (ad_div)((ad_sub)(x, d->parameter[0]), d->parameter[1]);
+    /* far below exp(-z) alone counts; the bound keeps -inf from meeting it */
+    T z = (ad_max)((ad_div)((ad_sub)(x, d->parameter[0]), d->parameter[1]), k(-1e30));
     return (ad_neg)((ad_add)((ad_add)(z, (ad_exp)((ad_neg)(z))), (ad_log)(d->parameter[1])));
 }
-
-#define EULER 0.57721566490153286061
 
 static T mean(const dist_object *d) { return (ad_add)(d->parameter[0], (ad_mul)(d->parameter[1], k(EULER))); }
 static T variance(const dist_object *d) { return (ad_mul)(k(PI * PI / 6), (ad_square)(d->parameter[1])); }

@@ -11,9 +11,7 @@ static T sample(const dist_object *d, const ad_shape *shape, int draw)
 
 static T log_prob(const dist_object *d, T x)
 {
-    T z = (ad_div)(x, d->parameter[0]);
-    T norm = (ad_add)((ad_log)(d->parameter[0]), k(LOG_PI - LOG_2));
-    return (ad_neg)((ad_add)((ad_log1p)((ad_square)(z)), norm));
+    return (ad_neg)((ad_add)(dist__log_cauchy(x, d->parameter[0]), k(LOG_PI - LOG_2)));
 }
 
 static T entropy(const dist_object *d) { return (ad_add)((ad_log)(d->parameter[0]), k(LOG_2 + LOG_PI)); }

@@ -2,6 +2,8 @@
  * the divergence of two members, elementwise; event dimensions made by to_event are summed here. */
 #include "distributions/categorical.h"
 
+#include <math.h>
+
 typedef T divergence(const dist_object *p, const dist_object *q);
 
 /* (r^2 + t^2 - 1) / 2 - log r, r the ratio of the scales, t the distance in q's scales */
@@ -13,21 +15,17 @@ static T normal(const dist_object *p, const dist_object *q)
     return (ad_sub)((ad_mul)(k(0.5), squares), (ad_log)(r));
 }
 
-/* p (l - m) - log(1 + e^l) + log(1 + e^m), with l and m the logits of p and q */
+/* sum_i p_i (log p_i - log q_i): of a choice of two, and of many */
 static T bernoulli(const dist_object *p, const dist_object *q)
 {
-    bool logits = p->of == &dist__bernoulli_logits;
-    T l = logits ? p->parameter[0] : (ad_logit_clamped)(p->parameter[0]);
-    T m = q->of == &dist__bernoulli_logits ? q->parameter[0] : (ad_logit_clamped)(q->parameter[0]);
-    T mean = logits ? (ad_sigmoid)(l) : p->parameter[0];
-    return (ad_add)((ad_mul)(mean, (ad_sub)(l, m)), (ad_sub)((ad_softplus)(m), (ad_softplus)(l)));
+    dist__two a = dist__bernoulli_parts(p), b = dist__bernoulli_parts(q);
+    return (ad_add)(dist__weighed(a.p[0], (ad_sub)(a.log_p[0], b.log_p[0])),
+                    dist__weighed(a.p[1], (ad_sub)(a.log_p[1], b.log_p[1])));
 }
-
-/* sum_i p_i (log p_i - log q_i) */
 static T categorical(const dist_object *p, const dist_object *q)
 {
-    T log_p = dist__categorical_log_p(p);
-    return dist__sum_rightmost((ad_chain)((ad_exp)(log_p), (ad_sub)(log_p, dist__categorical_log_p(q))), 1);
+    T log_p = dist__categorical_exact_log_p(p);
+    return dist__sum_rightmost(dist__weighed((ad_exp)(log_p), (ad_sub)(log_p, dist__categorical_exact_log_p(q))), 1);
 }
 
 /* r - 1 - log r, r = rate of q / rate of p */
@@ -35,6 +33,47 @@ static T exponential(const dist_object *p, const dist_object *q)
 {
     T r = (ad_div)(q->parameter[0], p->parameter[0]);
     return (ad_sub)((ad_sub)(r, k(1)), (ad_log)(r));
+}
+
+/* (r^2 - 1) / 2 - log r, r the ratio of the scales */
+static T half_normal(const dist_object *p, const dist_object *q)
+{
+    T r = (ad_div)(p->parameter[0], q->parameter[0]);
+    return (ad_sub)((ad_mul)(k(0.5), (ad_sub)((ad_square)(r), k(1))), (ad_log)(r));
+}
+
+/* log of the ratio of the widths, infinite where p reaches beyond q */
+static T uniform(const dist_object *p, const dist_object *q)
+{
+    T widths = (ad_log)((ad_div)((ad_sub)(q->parameter[1], q->parameter[0]), (ad_sub)(p->parameter[1], p->parameter[0])));
+    T within = (ad_mul)((ad_ge)(p->parameter[0], q->parameter[0]), (ad_le)(p->parameter[1], q->parameter[1]));
+    return (ad_where)(within, widths, k(INFINITY));
+}
+
+/* log p - log q + (1 - p) / p (log(1 - p) - log(1 - q)), of the probabilities */
+static T geometric(const dist_object *p, const dist_object *q)
+{
+    T a = p->parameter[0], b = q->parameter[0];
+    T failures = dist__weighed((ad_sub)(k(1), a), (ad_sub)((ad_log1p)((ad_neg)(a)), (ad_log1p)((ad_neg)(b))));
+    return (ad_add)((ad_sub)((ad_log)(a), (ad_log)(b)), (ad_div)(failures, a));
+}
+
+/* log(((s + t)^2 + d^2) / (4 s t)), s and t the scales, d the distance (Chyzak and Nielsen 2019) */
+static T cauchy(const dist_object *p, const dist_object *q)
+{
+    T s = p->parameter[1], t = q->parameter[1], d = (ad_sub)(p->parameter[0], q->parameter[0]);
+    T squares = (ad_add)((ad_square)((ad_add)(s, t)), (ad_square)(d));
+    return (ad_log)((ad_div)(squares, (ad_mul)(k(4), (ad_mul)(s, t))));
+}
+
+/* -log r + euler (r - 1) + exp(d) Gamma(1 + r) - 1 + d', r = ratio of the scales, d = distance in q's scales */
+static T gumbel(const dist_object *p, const dist_object *q)
+{
+    T r = (ad_div)(p->parameter[1], q->parameter[1]);
+    T d = (ad_div)((ad_sub)(q->parameter[0], p->parameter[0]), q->parameter[1]);
+    T tail = (ad_exp)((ad_add)(d, (ad_lgamma)((ad_add)(r, k(1)))));
+    T centre = (ad_sub)((ad_mul)(k(EULER), (ad_sub)(r, k(1))), d);
+    return (ad_sub)((ad_add)(centre, (ad_sub)(tail, k(1))), (ad_log)(r));
 }
 
 /* r exp(-t / r) + t - 1 - log r, r = ratio of the scales, t = distance in q's scales */
@@ -62,6 +101,11 @@ static const struct {
     { &dist__categorical_logits, &dist__categorical_logits, categorical },
     { &dist__exponential, &dist__exponential, exponential },
     { &dist__laplace, &dist__laplace, laplace },
+    { &dist__half_normal, &dist__half_normal, half_normal },
+    { &dist__uniform, &dist__uniform, uniform },
+    { &dist__geometric, &dist__geometric, geometric },
+    { &dist__cauchy, &dist__cauchy, cauchy },
+    { &dist__gumbel, &dist__gumbel, gumbel },
 };
 
 static divergence *find(const dist_object *p, const dist_object *q)
@@ -84,6 +128,12 @@ bool dist_has_kl(distribution *p, distribution *q)
 
 T dist_kl(distribution *p, distribution *q)
 {
+    const dist_object *one = dist_object_of(p), *other = one ? dist_object_of(q) : NULL;
+    if (other && (one->mask || other->mask) && one->of != &dist__delta) {
+        ad_fail(AD_ERROR_ARGUMENT, "mask the divergence of the distributions without masks, with ad_where",
+                "KL(%s || %s): one of them is masked", one->of->name, other->of->name);
+        return AD_NIL;
+    }
     if (!dist_has_kl(p, q)) {
         ad_fail(AD_ERROR_ARGUMENT, NULL, "no closed form of KL(%s || %s) with %d and %d event dimensions", dist_name(p),
                 dist_name(q), dist_event_dim(p), dist_event_dim(q));

@@ -49,10 +49,14 @@ static const char *index_text(ad_context *c, const ad_shape *s, int64_t k)
     return ad__shape_text(c, &index);
 }
 
-static const char *hint(const dist_constraint *set, bool of_value, double x)
+static const char *hint(const dist_constraint *set, bool of_value, bool drawn, double x)
 {
+    if (drawn)
+        return "the guide must draw where the model's prior has its support";
     if (of_value && isnan(x))
         return "the observation itself holds NaN: .obs_mask marks what is missing";
+    if (isnan(x))
+        return "NaN in the data, or something like 0 / 0 on the way from them, makes it so";
     if (of_value)
         return set->kind == DIST_UNIT_INTERVAL ? "gray values lie in [0, 1]: divide bytes by 255" : NULL;
     bool positive = set->kind == DIST_POSITIVE || set->kind == DIST_NONNEGATIVE;
@@ -85,8 +89,10 @@ static void tell(ad_context *c, const demand *d)
     error_frame run = { .outer = c->frame, .kind = d->run }, frames[PPL_MAX_FRAMES + 1];
     c->frame = &run;
     ppl__stand_at(c, d->site, frames);
-    ad__fail(c, AD_ERROR_SUPPORT, hint(&set, of_value, x), "site \"%s\" (%s): %s must be %s%s%s%s", d->site->m.name,
-             o->of->name, of_value ? "the value" : o->of->parameter[d->i].name,
+    bool drawn = of_value && !d->site->m.is_observed;
+    ad__fail(c, AD_ERROR_SUPPORT, hint(&set, of_value, drawn, x), "site \"%s\" (%s): %s must be %s%s%s%s",
+             d->site->m.name, o->of->name,
+             drawn ? "the value from the guide" : of_value ? "the value" : o->of->parameter[d->i].name,
              dist_constraint_describe(&set, text, sizeof text), found, s.rank ? " at " : "",
              s.rank ? index_text(c, &s, k) : "");
     c->frame = run.outer;
@@ -104,13 +110,23 @@ static bool is_data(ad_context *c, const dist_object *o, ad_tensor *x)
            (c->tape->node[id].op == OP_input || dist__number(c, id, &number));
 }
 
+/* Whether a latent site of a model has its value from a guide whose draws may lie elsewhere than the model's. */
+static bool comes_from_guide(const site *s)
+{
+    if (!s->partner || s->m.is_observed)
+        return false;
+    dist_constraint own = dist_support(s->m.fn), drawn = dist_support(s->partner->m.fn);
+    return own.kind != DIST_REAL && (!dist_constraint_equal(&own, &drawn) || own.lower_tensor || own.upper_tensor);
+}
+
 /* Puts what a site must satisfy, as far as that must be computed, before `next`. */
 static demand *demands_at(ad_context *c, const site *s, const char *run, bool data_only, demand *next)
 {
     const dist_object *o = ad__object(c, s->m.fn, "the distribution");
     for (int i = o ? o->of->n_parameters : -1; i >= 0; i--) {
         bool of_value = i == o->of->n_parameters;
-        if (of_value ? !s->m.is_observed || (data_only && !is_data(c, o, s->m.value)) : data_only)
+        bool given = s->m.is_observed || comes_from_guide(s);
+        if (of_value ? !given || (data_only && !is_data(c, o, s->m.value)) : data_only)
             continue;
         ad_tensor *outside = dist__outside(o, i, s->m.value, s->m.mask);
         demand *d = outside ? ad__step_bytes(c, sizeof *d) : NULL;
@@ -143,8 +159,9 @@ static bool look(ad_context *c, const demand *list)
         total[i++] = ad__node(c, ad_sum(d->outside), "a check");
     if (!ad__run(c, &(run_request){ .roots = total, .n_roots = n, .final = true, .once = true }, NULL))
         return false;
-    for (const demand *d = list; d && ad__ok(c); d = d->next)
-        if (ad_item(ad__handle(c, total[d == list ? (i = 0) : ++i])) != 0)
+    i = 0;
+    for (const demand *d = list; d && ad__ok(c); d = d->next, i++)
+        if (ad_item(ad__handle(c, total[i])) != 0)
             tell(c, d);
     return ad__ok(c);
 }

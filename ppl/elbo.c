@@ -217,29 +217,61 @@ static void score_terms(ad_context *c, terms *t, const trace *guide, const trace
 
 /* ---- the estimators ---------------------------------------------------------------------------------------------- */
 
-/* The closed form at a latent site that model and guide share; false where there is none. */
-static bool kl_term(ad_context *c, terms *loss, const site *g, const site *m, double weight)
+/* Whether both sides of a latent site count alike: then the term of the loss is a multiple of a divergence. */
+static bool alike(const site *g, const site *m)
 {
-    if (!dist_has_kl(g->m.fn, m->m.fn))
-        return false;
+    return g->m.scale == m->m.scale && g->m.mask == m->m.mask;
+}
+
+static bool has_entropy(ad_context *c, const site *s)
+{
+    const dist_object *o = ad__object(c, s->m.fn, "the distribution");
+    return o && o->of->entropy;
+}
+
+/* Whether the term of a latent site that model and guide share is taken in closed form. */
+static bool is_closed(ad_context *c, const svi *s, const site *g, const site *m)
+{
+    return s->elbo.kind == ELBO_MEAN_FIELD && g && m && dist_has_kl(g->m.fn, m->m.fn) &&
+           (alike(g, m) || has_entropy(c, g));
+}
+
+static void add_masked(ad_context *c, terms *loss, const site *s, ad_tensor *x, double weight)
+{
+    if (s->m.mask)
+        x = ad_where(s->m.mask, x, ad_constant(0));
+    if (ppl__fits_plates(c, s, x))
+        add_term(c, loss, x, weight * s->m.scale);
+}
+
+/* E_q[log q - log p] = KL; where the two sides count differently, -E_q[log p] = KL + H(q) and E_q[log q] = -H(q), each
+ * with its own scale and mask. (Pyro takes the guide's for both.) */
+static void closed_term(ad_context *c, terms *loss, const site *g, const site *m, double weight)
+{
     ad_tensor *kl = dist_kl(g->m.fn, m->m.fn);
-    if (g->m.mask)
-        kl = ad_where(g->m.mask, kl, ad_constant(0));
-    add_term(c, loss, kl, weight * g->m.scale);
-    return true;
+    if (alike(g, m)) {
+        add_masked(c, loss, m, kl, weight);
+        return;
+    }
+    ad_tensor *entropy = dist_entropy(g->m.fn);
+    add_masked(c, loss, m, ad_add(kl, entropy), weight);
+    add_masked(c, loss, g, entropy, -weight);
 }
 
 /* Adds one particle's terms: to the loss, and to the surrogate where that is kept apart. */
 static void particle_terms(ad_context *c, const svi *s, const trace *guide, const trace *model, double weight,
                            terms *loss, terms *surrogate)
 {
-    bool mean_field = s->elbo.kind == ELBO_MEAN_FIELD;
     error_frame in = { .outer = c->frame, .kind = "model" };
     c->frame = &in;
     for (int i = 0; i < model->n && ad__ok(c); i++) {
         site *m = model->site[i], *g = m->partner;
-        if (!ppl__scored(m) || (mean_field && g && kl_term(c, loss, g, m, weight)))
+        if (!ppl__scored(m))
             continue;
+        if (is_closed(c, s, g, m)) {
+            closed_term(c, loss, g, m, weight);
+            continue;
+        }
         ad_tensor *lp = ppl__score(c, m);
         add_term(c, loss, lp, -weight * m->m.scale);
         if (surrogate)
@@ -249,7 +281,7 @@ static void particle_terms(ad_context *c, const svi *s, const trace *guide, cons
     for (int i = 0; i < guide->n && ad__ok(c); i++) {
         site *g = guide->site[i];
         const site *m = g->partner;
-        if (!ppl__scored(g) || (mean_field && m && dist_has_kl(g->m.fn, m->m.fn)))
+        if (!ppl__scored(g) || is_closed(c, s, g, m))
             continue;
         ad_tensor *lq = ppl__score(c, g);
         add_term(c, loss, lq, weight * g->m.scale);

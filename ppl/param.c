@@ -1,6 +1,7 @@
 /* The parameter store: named tensors that outlive steps, kept unconstrained, seen constrained.
  * Called through messages by models, and by users who read and write parameters by name. Names get the prefix of the
  * open modules here. Initial values are drawn on a tape of their own, keyed by the seed and the name alone. */
+#include <math.h>
 #include <string.h>
 
 #include "ppl/state.h"
@@ -127,8 +128,22 @@ static bool unconstrain(ad_context *c, const dist_constraint *constraint, const 
     int64_t bad = 0, last = shape->rank ? shape->dim[shape->rank - 1] : 1;
     if (dist_unconstrain_numbers(constraint, x, x, n, last, &bad))
         return true;
-    ad__fail(c, AD_ERROR_SUPPORT, NULL, "parameter \"%s\": element %lld is %g, and must be %s", name, (long long)bad,
-             x[bad], dist_constraint_describe(constraint, text, sizeof text));
+    dist_constraint_describe(constraint, text, sizeof text);
+    if (!dist_constraint_holds(constraint, x[bad])) {
+        ad__fail(c, AD_ERROR_SUPPORT, NULL, "parameter \"%s\": element %lld is %g, and must be %s", name,
+                 (long long)bad, x[bad], text);
+        return false;
+    }
+    double sum = 0;
+    for (int64_t i = bad; constraint->kind == DIST_SIMPLEX && bad % last == 0 && i < bad + last; i++)
+        sum += x[i];
+    if (constraint->kind == DIST_SIMPLEX && bad % last == 0 && !(fabs(sum - 1) < 1e-4))
+        ad__fail(c, AD_ERROR_SUPPORT, NULL, "parameter \"%s\": elements %lld to %lld sum to %g, and must be %s", name,
+                 (long long)bad, (long long)(bad + last - 1), sum, text);
+    else
+        ad__fail(c, AD_ERROR_SUPPORT, "begin a little inside it",
+                 "parameter \"%s\": element %lld is %g, at the border of what is %s: no unconstrained value stands for it",
+                 name, (long long)bad, x[bad], text);
     return false;
 }
 

@@ -149,9 +149,20 @@ static bool keep_all(ad_context *c, const ppl_predictive *p, const site *s, draw
     return false;
 }
 
-/* Computes the chosen sites of one run, all by one plan, and copies them; draw -1: all draws are in it. */
-static bool keep(ad_context *c, ppl_predictive *p, const trace *t, int64_t draw)
+/* What a prediction does at its first sight: parameters that make no distribution are refused. */
+typedef struct runs {
+    trace *guide, *model;
+} runs;
+static bool look(ad_context *c, void *user)
 {
+    const runs *r = user;
+    return ppl__check(c, r->guide ? &r->guide : NULL, &r->model, 1, false);
+}
+
+/* Computes the chosen sites of one run, all by one plan, and copies them; draw -1: all draws are in it. */
+static bool keep(ad_context *c, ppl_predictive *p, runs *r, int64_t draw)
+{
+    const trace *t = r->model;
     node_id *roots = ad__step_bytes(c, (size_t)(t->n + 1) * sizeof *roots);
     int n = 0;
     if (!roots)
@@ -159,7 +170,7 @@ static bool keep(ad_context *c, ppl_predictive *p, const trace *t, int64_t draw)
     for (int i = 0; i < t->n; i++)
         if (wanted(p, t->site[i]) && !ad__tensor(c, t->site[i]->m.value))
             roots[n++] = ad__node(c, t->site[i]->m.value, "a site");
-    if (n && !ad__run(c, &(run_request){ .roots = roots, .n_roots = n, .final = true }, NULL))
+    if (n && !ad__run(c, &(run_request){ .roots = roots, .n_roots = n, .final = true, .expand = look, .user = r }, NULL))
         return false;
     for (int i = 0; i < t->n; i++) {
         if (!wanted(p, t->site[i]))
@@ -190,7 +201,7 @@ static bool run(ad_context *c, ppl_predictive *p, int n, const ppl_arg *args, ui
             if (wanted(p, model->site[i]) && !place_of(c, p, model->site[i]))
                 break;
     }
-    good = model && (draw == PLACES || keep(c, p, model, draw)) && ad__ok(c);
+    good = model && (draw == PLACES || keep(c, p, &(runs){ guide, model }, draw)) && ad__ok(c);
     ad__tape_close(c);
     return good;
 }

@@ -177,6 +177,9 @@ bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m);
  * `what` is for messages. NULL after an error. */
 trace *ppl__run(ad_context *c, ppl_call *call, ppl_function f, const char *what, const trace *replayed,
                 const ppl_plate_args *around);
+/* Whether a site's elementwise log density, or divergence, has the shape that the plates around it promise; else false,
+ * with an error: a silent N x N broadcast is refused here. */
+bool ppl__fits_plates(ad_context *c, const site *s, ad_tensor *log_prob);
 /* log p of a site's value, masked but not scaled; checks its shape against the plates. AD_NIL after an error. */
 ad_tensor *ppl__score(ad_context *c, site *s);
 /* The first look at n traces of a guide (or NULL) and a model: false, with an error that names site, value and index,

@@ -119,7 +119,7 @@ bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m)
 /* ---- scoring ----------------------------------------------------------------------------------------------------- */
 
 /* The shape that plates promise for a log-density must be the one it has: a silent N x N broadcast is refused here. */
-static bool check_shape(ad_context *c, const site *s, ad_tensor *log_prob)
+bool ppl__fits_plates(ad_context *c, const site *s, ad_tensor *log_prob)
 {
     node_id id = ad__node(c, log_prob, "the log density");
     if (id < 0)
@@ -142,7 +142,7 @@ static bool check_shape(ad_context *c, const site *s, ad_tensor *log_prob)
         fits = size[i] < 0 || size[i] == (i < have->rank ? have->dim[have->rank - 1 - i] : 1);
     if (fits)
         return true;
-    ad_shape want = { .rank = rank };
+    ad_shape want = { .rank = rank }, value = ad_shape_of(s->m.value);
     for (int i = 0; i < rank; i++)
         want.dim[i] = size[rank - 1 - i];
     ad__fail(c, AD_ERROR_SHAPE,
@@ -150,8 +150,10 @@ static bool check_shape(ad_context *c, const site *s, ad_tensor *log_prob)
              "    - enclose the batched tensor in a ppl_plate (...) scope\n"
              "    - dist_to_event(...) the distribution being sampled\n"
              "    - ad_permute the data's dimensions",
-             "at site \"%s\", invalid log_prob shape: the plates around it want %s, actual %s", s->m.name,
-             ad__shape_text(c, &want), ad__shape_text(c, have));
+             "at site \"%s\", invalid log_prob shape: the plates around it want %s, actual %s; %s has shape %s",
+             s->m.name, ad__shape_text(c, &want), ad__shape_text(c, have),
+             s->m.is_observed ? "the observed value" : "the value",
+             ad__shape_text(c, &value));
     return false;
 }
 
@@ -178,7 +180,7 @@ ad_tensor *ppl__score(ad_context *c, site *s)
     ad_tensor *lp = s->unmasked = dist_log_prob(s->m.fn, s->m.value);
     if (s->m.mask)
         lp = ad_where(s->m.mask, lp, ad_constant(0));
-    bool fits = ad__ok(c) && check_shape(c, s, lp);
+    bool fits = ad__ok(c) && ppl__fits_plates(c, s, lp);
     c->tape->site = outer;
     c->frame = around;
     return s->log_prob = fits ? lp : AD_NIL;
