@@ -420,8 +420,8 @@ START_TEST(sources_compile_for_every_architecture)
     static const char alone[] = "/lib64/ld-linux-x86-64.so.2";
     if (!access(alone, X_OK)) {
         snprintf(command, sizeof command,
-                 "env -u LD_LIBRARY_PATH HOME= XDG_CACHE_HOME= %s --inhibit-cache '%s' 90 %s/32_0*.cu", alone,
-                 TAPER_COMPILE_SOURCES, folder);
+                 "env -u LD_LIBRARY_PATH HOME= XDG_CACHE_HOME= %s --inhibit-cache '%s' 90 $(ls %s/32_*.cu | head -n 1)",
+                 alone, TAPER_COMPILE_SOURCES, folder);
         ck_assert_msg(system(command) == 0, "see above");
     }
     snprintf(command, sizeof command,

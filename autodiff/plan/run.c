@@ -55,7 +55,8 @@ static bool ensure_block(ad_context *c, tape *t, const plan *p)
         size = bytes;
     void *data = c->backend->memory_new(c->backend_state, size);
     if (!data) {
-        tell_largest(c, t, p);
+        if (c->error_kind == AD_ERROR_MEMORY) /* and not that the device is lost */
+            tell_largest(c, t, p);
         return false;
     }
     if (b->data)
