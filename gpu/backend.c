@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "gpu/gpu.h"
+#include "gpu/hash.h"
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
@@ -117,24 +118,16 @@ static void *host_pointer(void *state, void *memory)
 
 /* ---- modules ----------------------------------------------------------------------------------------------------- */
 
-static uint64_t hash_text(const char *s)
-{
-    uint64_t h = 0xcbf29ce484222325u;
-    for (; *s; s++)
-        h = (h ^ (uint8_t)*s) * 0x100000001b3u;
-    return h;
-}
-
 gpu_module *gpu__module(gpu_state *s, const char *source)
 {
-    uint64_t hash = hash_text(source);
+    size_t bytes = strlen(source) + 1;
+    uint64_t hash = gpu__hash(GPU_HASH, source, bytes);
     for (gpu_module *m = s->modules; m; m = m->next) {
         if (m->hash != hash || strcmp(m->source, source))
             continue;
         m->uses++;
         return m;
     }
-    size_t bytes = strlen(source) + 1;
     gpu_module *m = ad__allocate(s->context, NULL, sizeof *m + bytes);
     if (!m)
         return NULL;

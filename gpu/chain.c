@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "gpu/gpu.h"
+#include "gpu/hash.h"
 
 enum { MOST_OPERANDS = 256, MOST_BODY = 1 << 16 };
 
@@ -130,9 +131,7 @@ static bool find_operands(writer *w)
 static bool name_kernel(writer *w)
 {
     gpu_program *p = w->program;
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < w->used; i++)
-        hash = (hash ^ (uint8_t)w->body[i]) * 0x100000001b3u;
+    uint64_t hash = gpu__hash(GPU_HASH, w->body, w->used);
     if (!ad__reserve(p->state->context, &p->pending, &p->cap_pending, p->n_pending + 1, sizeof *p->pending))
         return false;
     p->pending[p->n_pending].step = p->n_steps - 1;

@@ -1,6 +1,7 @@
 /* Compiling by NVRTC, and its cache: a file for each source, target and version, written aside and renamed, known whole
  * by its checksum. A cache that cannot be read or written is no error. */
 #include "gpu/compile.h"
+#include "gpu/hash.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -54,14 +55,6 @@ static void options_for(gpu_target t, gpu_options *o)
 
 /* ---- the cache --------------------------------------------------------------------------------------------------- */
 
-static uint64_t hash_bytes(uint64_t h, const void *data, size_t n)
-{
-    const unsigned char *p = data;
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ p[i]) * 0x100000001b3u;
-    return h;
-}
-
 /* 128 bits of everything that the code depends on, but that NVRTC's version has no patch level: updates of one minor
  * version share their files. */
 static void hash_source(const char *source, const gpu_options *o, uint64_t out[2])
@@ -69,13 +62,13 @@ static void hash_source(const char *source, const gpu_options *o, uint64_t out[2
     int version[2] = { 0, 0 };
     nvrtcVersion(&version[0], &version[1]);
     for (int i = 0; i < 2; i++) {
-        uint64_t h = i ? 0x9e3779b97f4a7c15u : 0xcbf29ce484222325u;
-        h = hash_bytes(h, version, sizeof version);
+        uint64_t h = i ? 0x9e3779b97f4a7c15u : GPU_HASH;
+        h = gpu__hash(h, version, sizeof version);
         for (int j = 0; j < OPTIONS; j++)
-            h = hash_bytes(h, o->option[j], strlen(o->option[j]) + 1);
+            h = gpu__hash(h, o->option[j], strlen(o->option[j]) + 1);
         for (int j = 0; j < gpu__n_texts; j++)
-            h = hash_bytes(h, gpu__texts[j].text, strlen(gpu__texts[j].text));
-        out[i] = hash_bytes(h, source, strlen(source));
+            h = gpu__hash(h, gpu__texts[j].text, strlen(gpu__texts[j].text));
+        out[i] = gpu__hash(h, source, strlen(source));
     }
 }
 
@@ -116,7 +109,7 @@ static char *read_cache(const char *path, const uint64_t hash[2], size_t *bytes)
     bool whole = fread(&head, sizeof head, 1, f) == 1 && !memcmp(head.magic, magic, sizeof magic) &&
                  head.hash[0] == hash[0] && head.hash[1] == hash[1] && head.bytes && head.bytes < (uint64_t)1 << 30 &&
                  (code = malloc(head.bytes)) && fread(code, head.bytes, 1, f) == 1 &&
-                 hash_bytes(0, code, head.bytes) == head.checksum;
+                 gpu__hash(0, code, head.bytes) == head.checksum;
     fclose(f);
     if (whole) {
         *bytes = head.bytes;
@@ -130,7 +123,7 @@ static void write_cache(const char *path, const uint64_t hash[2], const char *co
 {
     char aside[4096 + 32];
     snprintf(aside, sizeof aside, "%s.%ld", path, (long)getpid());
-    file_head head = { .hash = { hash[0], hash[1] }, .bytes = bytes, .checksum = hash_bytes(0, code, bytes) };
+    file_head head = { .hash = { hash[0], hash[1] }, .bytes = bytes, .checksum = gpu__hash(0, code, bytes) };
     memcpy(head.magic, magic, sizeof magic);
     FILE *f = fopen(aside, "wb");
     if (!f)

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "gpu/gpu.h"
+#include "gpu/hash.h"
 #include "tests/emulated_device.h"
 
 __attribute__((visibility("default"))) emulated_record emulated__record;
@@ -223,9 +224,7 @@ static void *compile(void *device, const char *source)
     *m = (module){ .object = NULL };
     emulated__record.compiled++;
     keep(e, source);
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (const char *s = source; *s; s++)
-        hash = (hash ^ (uint8_t)*s) * 0x100000001b3u;
+    uint64_t hash = gpu__hash(GPU_HASH, source, strlen(source));
     snprintf(object, sizeof object, "%s/object.so", folder);
     if (cache)
         snprintf(cached, sizeof cached, "%s/%d_%016llx.so", cache, e->real_bits, (unsigned long long)hash);
