@@ -189,7 +189,7 @@ static ad_context *open_fake(void)
 {
     static const char path[] = TAPER_BACKENDS "/fake/libtaper_cuda.so";
     if (access(path, R_OK)) {
-        test_skip("built without CUDA: no code of its device to judge");
+        test_skip("no CUDA device over stubs: built without CUDA, or by tests/bare/build");
         return NULL;
     }
     void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
