@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-/* The number that a node is, perhaps broadcast. */
+/* The number that a node is, perhaps broadcast, as the context's precision holds it. */
 bool dist__number(const ad_context *c, node_id id, double *x)
 {
     const tape *t = c->tape;
@@ -13,6 +13,7 @@ bool dist__number(const ad_context *c, node_id id, double *x)
     if (t->node[id].op == OP_scalar) *x = t->scalar[t->node[id].bind];
     else if (t->node[id].op == OP_constant) memcpy(x, ad__attrs(t, id), sizeof *x);
     else return false;
+    if (c->precision == AD_FLOAT) *x = (float)*x;
     return true;
 }
 

@@ -5,7 +5,7 @@
 #include "autodiff/tape.h"
 #include "distributions/class.h"
 
-/* Whether a node of the open tape is a number, perhaps broadcast, and which. */
+/* Whether a node of the open tape is a number, perhaps broadcast, and which one: as the context's precision holds it. */
 bool dist__number(const ad_context *c, node_id id, double *x);
 
 /* What parameter i must satisfy, or (i the number of parameters) an observed value: the support, or what the class

@@ -171,27 +171,41 @@ static T stick_unbreaking(T x)
 {
     int64_t n = ad_dim(x, -1) - 1;
     if (n < 0) return AD_NIL;
-    T after = ad_slice((ad_sub)(ad_cumsum(x, -1, true), x), -1, 0, n);
+    T after = ad_slice(ad_cumsum(x, -1, true), -1, 1, n);
     return (ad_add)((ad_sub)((ad_log)(ad_slice(x, -1, 0, n)), (ad_log)(after)), stick_offsets(n));
 }
 
-/* sigmoid(u), off 0 and 1: what follows may take log x and log(1 - x). */
-static T inside_unit(T u)
-{
-    ad_context *context = ad__current();
-    bool wide = context && ad_precision_of(context) == AD_DOUBLE;
-    return (ad_clamp)((ad_sigmoid)(u), k(wide ? DBL_MIN : FLT_MIN), k(1 - (wide ? DBL_EPSILON : FLT_EPSILON)));
-}
+/* ---- off the bounds, onto which rounding would bring values: what follows may take log(x - a) and log(b - x) -------- */
 
-/* x off the bounds, onto which rounding may have brought it, by their neighbours in the context's precision. */
-static T inside_bounds(const dist_constraint *c, T x)
+static bool wide(void)
 {
-    ad_context *context = ad__current();
-    bool wide = context && ad_precision_of(context) == AD_DOUBLE;
-    double low = wide ? nextafter(c->lower, c->upper) : nextafterf((float)c->lower, (float)c->upper);
-    double high = wide ? nextafter(c->upper, c->lower) : nextafterf((float)c->upper, (float)c->lower);
-    return low < high ? (ad_clamp)(x, k(low), k(high)) : x;
+    ad_context *c = ad__current();
+    return c && ad_precision_of(c) == AD_DOUBLE;
 }
+static double least(void) { return wide() ? DBL_MIN : FLT_MIN; }
+static double epsilon(void) { return wide() ? DBL_EPSILON : FLT_EPSILON; }
+
+/* x in [0, 1], off both. */
+static T inside_unit(T x) { return (ad_clamp)(x, k(least()), k(1 - epsilon())); }
+
+/* The next number of the context's precision above (way 1) or below (-1) a bound; of a tensor, one no further than two. */
+static T beside(const ad_tensor *tensor, double number, int way)
+{
+    T bound = (T)tensor;
+    ad_context *c = ad__current();
+    node_id id = bound && c ? ad__node(c, bound, "a bound") : -1;
+    if (id >= 0 && dist__number(c, id, &number)) bound = NULL;
+    if (bound) return (ad_add)(bound, (ad_mul)(k(way), (ad_add)((ad_mul)((ad_abs)(bound), k(epsilon())), k(least()))));
+    if (number == 0) return k(way * least());
+    return k(wide() ? nextafter(number, way * INFINITY) : nextafterf((float)number, (float)way * INFINITY));
+}
+/* (b - a) / 2 overflows for no bounds */
+static T half_width(const dist_constraint *c)
+{
+    return (ad_sub)((ad_mul)(k(0.5), upper(c)), (ad_mul)(k(0.5), lower(c)));
+}
+static T above_lower(const dist_constraint *c, T x) { return (ad_max)(x, beside(c->lower_tensor, c->lower, 1)); }
+static T below_upper(const dist_constraint *c, T x) { return (ad_min)(x, beside(c->upper_tensor, c->upper, -1)); }
 
 /* ---- the maps ---------------------------------------------------------------------------------------------------- */
 
@@ -203,16 +217,18 @@ T dist_constrain(const dist_constraint *c, dist_map map, T u)
     case DIST_POSITIVE:
     case DIST_NONNEGATIVE: return (ad_exp)(u);
     case DIST_SOFTPLUS_POSITIVE: return (ad_softplus)(u);
-    case DIST_UNIT_INTERVAL: return inside_unit(u);
+    case DIST_UNIT_INTERVAL: return inside_unit((ad_sigmoid)(u));
     case DIST_INTERVAL: {
-        T low = lower(c), x = (ad_add)(low, (ad_mul)((ad_sub)(upper(c), low), inside_unit(u)));
-        return c->lower_tensor || c->upper_tensor ? x : inside_bounds(c, x);
+        T half = (ad_add)((ad_mul)(k(0.5), lower(c)), (ad_mul)(half_width(c), (ad_sigmoid)(u)));
+        return below_upper(c, above_lower(c, (ad_mul)(k(2), half)));
     }
-    case DIST_GREATER_THAN: return (ad_add)(lower(c), (ad_exp)(u));
-    case DIST_LESS_THAN: return (ad_sub)(upper(c), (ad_exp)(u));
-    case DIST_SIMPLEX:
-        if (map == DIST_BIJECT_TO) return stick_breaking(u);
-        return (ad_exp)((ad_sub)(u, ad_reduce(AD_LOGSUMEXP, u, (const int[]){ -1 }, 1, true)));
+    case DIST_GREATER_THAN: return above_lower(c, (ad_add)(lower(c), (ad_exp)(u)));
+    case DIST_LESS_THAN: return below_upper(c, (ad_sub)(upper(c), (ad_exp)(u)));
+    case DIST_SIMPLEX: {
+        T total = map == DIST_BIJECT_TO ? NULL : ad_reduce(AD_LOGSUMEXP, u, (const int[]){ -1 }, 1, true);
+        T x = total ? (ad_exp)((ad_sub)(u, total)) : stick_breaking(u);
+        return ad_dim(x, -1) > 1 ? inside_unit(x) : x; /* of one element it is 1 */
+    }
     default: return AD_NIL;
     }
 }
@@ -249,7 +265,7 @@ T dist_log_det(const dist_constraint *c, T u)
     case DIST_UNIT_INTERVAL:
     case DIST_INTERVAL: {
         T slope = (ad_add)((ad_log_sigmoid)(u), (ad_log_sigmoid)((ad_neg)(u)));
-        return c->kind == DIST_UNIT_INTERVAL ? slope : (ad_add)((ad_log)((ad_sub)(upper(c), lower(c))), slope);
+        return c->kind == DIST_UNIT_INTERVAL ? slope : (ad_add)((ad_add)((ad_log)(half_width(c)), k(LOG_2)), slope);
     }
     case DIST_SIMPLEX: { /* the Jacobian is triangular: dx_i/du_i = x_i sigmoid(-t_i) */
         T t = (ad_sub)(u, stick_offsets(ad_dim(u, -1)));

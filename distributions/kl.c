@@ -58,12 +58,17 @@ static T geometric(const dist_object *p, const dist_object *q)
     return (ad_add)((ad_sub)((ad_log)(a), (ad_log)(b)), (ad_div)(failures, a));
 }
 
-/* log(((s + t)^2 + d^2) / (4 s t)), s and t the scales, d the distance (Chyzak and Nielsen 2019) */
+/* log(((s + t)^2 + d^2) / (4 s t)), s and t the scales, d the distance (Chyzak and Nielsen 2019): close to each other as
+ * log(1 + ((s - t)^2 + d^2) / (4 s t)), which keeps its digits, else without squares, which overflow. */
 static T cauchy(const dist_object *p, const dist_object *q)
 {
     T s = p->parameter[1], t = q->parameter[1], d = (ad_sub)(p->parameter[0], q->parameter[0]);
-    T squares = (ad_add)((ad_square)((ad_add)(s, t)), (ad_square)(d));
-    return (ad_log)((ad_div)(squares, (ad_mul)(k(4), (ad_mul)(s, t))));
+    T sum = (ad_add)(s, t), off = (ad_sub)(s, t), product = (ad_add)((ad_log)(s), (ad_log)(t));
+    T squares = (ad_add)((ad_mul)((ad_div)(off, s), (ad_div)(off, t)), (ad_mul)((ad_div)(d, s), (ad_div)(d, t)));
+    T near = (ad_log1p)((ad_mul)(k(0.25), squares));
+    T far = (ad_sub)((ad_add)(dist__log_cauchy(d, sum), (ad_log)(sum)), (ad_add)(product, k(2 * LOG_2)));
+    T close = (ad_mul)((ad_le)((ad_abs)(d), (ad_mul)(k(1e3), sum)), (ad_le)(sum, (ad_mul)(k(1e3), (ad_min)(s, t))));
+    return (ad_where)(close, near, far);
 }
 
 /* -log r + euler (r - 1) + exp(d) Gamma(1 + r) - 1 + d', r = ratio of the scales, d = distance in q's scales */

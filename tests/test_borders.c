@@ -109,6 +109,11 @@ START_TEST(divergences_of_the_impossible)
             near(kl(dist_geometric(0.5), dist_geometric(0.25)), M_LN2 + log(0.5 / 0.75), e);
             near(kl(dist_geometric(1), dist_geometric(0.25)), log(4), e);
             near(kl(dist_cauchy(1, 2), dist_cauchy(0, 1)), log(10.0 / 8), e);
+            near(kl(dist_cauchy(1e25, 1), dist_cauchy(0, 1)), 2 * log(1e25) - log(4), 200 * e);
+            near(kl(dist_cauchy(0, 1e-30), dist_cauchy(0, 1)), log(1e30) - log(4), 200 * e);
+            near(kl(dist_cauchy(0, 1e30), dist_cauchy(3, 1)), log(1e30) - log(4), 200 * e);
+            near(kl(dist_cauchy(1e-3, 1e15), dist_cauchy(0, 1e15)), 0, 1e-30);
+            near(kl(dist_cauchy(0, 1.001), dist_cauchy(0, 1)), 1e-6 / 4.004, 1e-9);
             near(kl(dist_gumbel(1, 2), dist_gumbel(0, 1)), -M_LN2 + 0.57721566490153286061 + 1 - 1 + exp(-1) * 2, 2 * e);
             near(ad_item(dist_entropy(dist_bernoulli_logits(INFINITY))), 0, 0);
             near(ad_item(dist_entropy(dist_bernoulli_logits(-30))), 31 * exp(-30), 1e3 * e * exp(-30));
@@ -190,6 +195,22 @@ START_TEST(senseless_parameters)
 }
 END_TEST
 
+/* Numbers are what the context's precision makes of them. */
+START_TEST(numbers_are_rounded_first)
+{
+    begin_as(AD_FLOAT);
+    ad_scope { dist_uniform(1, 1 + 1e-12); error_says("uniform: high must be finite and greater than 1"); }
+    ad_scope { dist_uniform(0, 1e39); error_says("uniform: high must be finite"); }
+    ad_scope { dist_normal(0, 1e-50); error_says("normal: scale must be positive, found 0"); }
+    ad_scope { dist_geometric(1e-50); error_says("geometric: probs must be in (0, 1], found 0"); }
+    ad_scope { dist_bernoulli(1 + 1e-12); fine(); }
+    end();
+    begin();
+    ad_scope { dist_uniform(1, 1 + 1e-12), dist_normal(0, 1e-50), dist_uniform(0, 1e39), dist_geometric(1e-50); fine(); }
+    end();
+}
+END_TEST
+
 static void positive_model(void) { ppl_sample("z", dist_exponential(1)); }
 static void wrong_guide(void) { ppl_sample("z", dist_normal(-5, 0.1)); }
 START_TEST(draws_outside_of_the_models_support)
@@ -236,20 +257,65 @@ END_TEST
 
 /* ---- maps at both ends ------------------------------------------------------------------------------------------- */
 
+/* The logarithms of the distances of x (..., K) from both bounds, where there are two; of a simplex, from 0 and 1. */
+static ad_tensor *distances(const dist_constraint *c, ad_tensor *x)
+{
+    ad_tensor *low = c->lower_tensor ? c->lower_tensor : ad_constant(c->lower);
+    ad_tensor *high = c->upper_tensor ? c->upper_tensor : ad_constant(c->upper);
+    if (c->kind == DIST_GREATER_THAN) return ad_log(ad_sub(x, low));
+    if (c->kind == DIST_LESS_THAN) return ad_log(ad_sub(high, x));
+    if (c->kind == DIST_INTERVAL) return ad_add(ad_log(ad_sub(x, low)), ad_log(ad_sub(high, x)));
+    return ad_add(ad_log(x), ad_log1p(ad_neg(x)));
+}
+
+/* Onto no bound at either end, with finite slopes and log-Jacobian, and back without overflow. */
 START_TEST(maps_stay_inside)
 {
     for (int p = AD_FLOAT; p <= AD_DOUBLE; p++) {
         begin_as((ad_precision)p);
-        dist_constraint sets[] = { dist_unit_interval(), dist_interval(-2, 3), dist_interval(1e6, 1e6 + 1) };
-        double low[] = { 0, -2, 1e6 }, high[] = { 1, 3, 1e6 + 1 };
-        for (int i = 0; i < 3; i++)
+        for (int i = 0; i < 11; i++)
             for (double u = -1e4; u <= 1e4; u = u < -1 ? u / 2 : u < 1 ? u + 0.25 : u * 2)
                 ad_scope {
-                    ad_tensor *t = ad_number(u), *x = dist_constrain(&sets[i], DIST_TRANSFORM_TO, t), *g;
-                    ad_gradient(ad_add(ad_log(ad_sub(x, low[i])), ad_log(ad_sub(high[i], x))), &t, 1, &g);
-                    double at = ad_item(x), slope = ad_item(g);
-                    ck_assert_msg(at > low[i] && at < high[i] && isfinite(slope), "%g maps to %.17g, slope %g", u, at, slope);
+                    ad_tensor *one = ad_full_shape(AD_SHAPE(1), 1), *t = ad_full_shape(AD_SHAPE(3), u), *g;
+                    dist_constraint sets[] = {
+                        dist_unit_interval(), dist_interval(-2, 3), dist_interval(1e6, 1e6 + 1), dist_interval(0, 1e-20),
+                        dist_greater_than(1), dist_greater_than(-1e6), dist_less_than(5), dist_support(dist_uniform(1, 2)),
+                        dist_support(dist_uniform(ad_exp(one), ad_exp(ad_add(one, 1)))), dist_simplex(), dist_simplex() };
+                    const dist_constraint *c = &sets[i];
+                    dist_map map = i == 9 ? DIST_TRANSFORM_TO : DIST_BIJECT_TO;
+                    if (i == 9) t = ad_mul(t, ad_arange(3)); /* its softmax reaches both ends */
+                    if (u > 60 && (c->kind == DIST_GREATER_THAN || c->kind == DIST_LESS_THAN)) continue; /* exp overflows */
+                    ad_tensor *x = dist_constrain(c, map, t);
+                    ad_gradient(ad_sum(distances(c, x)), &t, 1, &g);
+                    double away = ad_item(ad_sum(distances(c, x))), slope = ad_item(ad_sum(g));
+                    double back = ad_item(ad_sum(ad_abs(dist_unconstrain(c, map, x))));
+                    ck_assert_msg(isfinite(away) && isfinite(slope) && isfinite(back),
+                                  "%d: %g maps to a distance %g, slope %g, back %g", i, u, away, slope, back);
+                    if (map == DIST_BIJECT_TO) ck_assert(isfinite(ad_item(ad_sum(dist_log_det(c, t)))));
+                    fine();
                 }
+        end();
+    }
+}
+END_TEST
+
+/* Sticks whose rest is beyond the digits of 1. */
+START_TEST(sticks_come_back)
+{
+    for (int p = AD_FLOAT; p <= AD_DOUBLE; p++) {
+        begin_as((ad_precision)p);
+        const double u[] = { 12, -3, 7, -20 };
+        double back[4];
+        dist_constraint c = dist_simplex();
+        ad_scope {
+            ad_tensor *t = ad_from(u, AD_SHAPE(4));
+            ck_assert(ad_read(dist_unconstrain(&c, DIST_BIJECT_TO, dist_constrain(&c, DIST_BIJECT_TO, t)), back, 4));
+            for (int i = 0; i < 4; i++) near(back[i], u[i], p == AD_FLOAT ? 2e-5 : 1e-13);
+            dist_constraint wide = dist_interval(-3e38, 3e38);
+            near(ad_item(dist_constrain(&wide, DIST_BIJECT_TO, ad_number(1))) / 3e38, tanh(0.5), 1e-6);
+            near(ad_item(dist_log_det(&wide, ad_number(0))), log(3e38) + M_LN2 - log(4), 1e-4);
+            ad_free(t);
+        }
         end();
     }
 }
@@ -316,9 +382,11 @@ Suite *suite_borders(void)
     tcase_add_test(t, divergences_of_the_impossible);
     tcase_add_test(t, slopes_beside_the_impossible);
     tcase_add_test(t, senseless_parameters);
+    tcase_add_test(t, numbers_are_rounded_first);
     tcase_add_test(t, draws_outside_of_the_models_support);
     tcase_add_test(t, classes_with_holes);
     tcase_add_test(t, maps_stay_inside);
+    tcase_add_test(t, sticks_come_back);
     tcase_add_test(t, initial_values_are_told_truly);
     tcase_add_test(t, mean_field_of_unequal_scales);
     suite_add_tcase(s, t);
