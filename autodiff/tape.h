@@ -174,6 +174,7 @@ static inline tape_mark ad__tape_mark(const tape *t)
 {
     return (tape_mark){ t->n, t->n_inputs, t->n_attrs, t->n_scalars, t->n_bound };
 }
+uint64_t ad__tape_hash(const tape *t); /* of what is recorded; numbers of run time do not count */
 void ad__tape_rewind(ad_context *c, tape *t, const tape_mark *to);
 
 /* What an operand nearly always is, a value of tape t or a persistent tensor that t has recorded: its node; else -1. */

@@ -1,5 +1,5 @@
-/* What the classes of a choice share: the two categorical ones see a vector of log probabilities, log_p (..., K), the two
- * Bernoulli ones a pair of them. */
+/* What the classes of a choice share: the two categorical ones see a vector of log probabilities, log_p (..., K), the
+ * two Bernoulli ones a pair of them. */
 #ifndef DISTRIBUTIONS_CATEGORICAL_H
 #define DISTRIBUTIONS_CATEGORICAL_H
 

@@ -9,8 +9,8 @@ static T sample(const dist_object *d, const ad_shape *shape, int draw)
     return (ad_add)(d->parameter[0], (ad_mul)(d->parameter[1], z));
 }
 
-/* Near the mode as it stands; far out log(1 + z^2) = 2 log |z| + log(1 + 1 / z^2), of d and s by themselves. Where both are
- * computed only one is selected, with its slopes. */
+/* Near the mode as it stands; far out log(1 + z^2) = 2 log |z| + log(1 + 1 / z^2), of d and s by themselves. Where both
+ * are computed only one is selected, with its slopes. */
 T dist__log_cauchy(T d, T s)
 {
     T distance = (ad_abs)(d), log_s = (ad_log)(s);

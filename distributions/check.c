@@ -74,19 +74,32 @@ static T unless_hidden(T off, T mask, int n)
     return (ad_where)(mask, off, k(0));
 }
 
+/* Dimensions of parameter i, or of the value, that belong to one member. */
+static int own_dims(const dist_object *o, int i)
+{
+    bool as_drawn = i == o->of->n_parameters || o->of->parameter[i].event_dim == DIST_OWN_EVENT;
+    return as_drawn ? o->event->rank : o->of->parameter[i].event_dim;
+}
+static T unless_masked(const dist_object *o, T off, T mask, int own)
+{
+    return unless_hidden(unless_hidden(off, o->mask, o->mask_event + own), mask, o->to_event + own);
+}
+
 T dist__outside(const dist_object *o, int i, T value, T mask)
 {
     ad_context *c = ad__current();
-    bool of_value = i == o->of->n_parameters;
     dist_constraint set = dist__wanted(o, i);
-    T x = of_value ? value : o->parameter[i];
+    T x = i == o->of->n_parameters ? value : o->parameter[i];
     node_id id = c ? ad__node(c, x, "a value") : -1;
     if (id < 0 || promised(c, id, &set, 0)) return NULL;
-    int own = of_value || o->of->parameter[i].event_dim == DIST_OWN_EVENT ? o->event->rank
-                                                                          : o->of->parameter[i].event_dim;
-    own -= dist_constraint_event_dim(set.kind);
     T off = (ad_sub)(k(1), dist_constraint_check(&set, x));
-    return unless_hidden(unless_hidden(off, o->mask, o->mask_event + own), mask, o->to_event + own);
+    return unless_masked(o, off, mask, own_dims(o, i) - dist_constraint_event_dim(set.kind));
+}
+
+T dist__is_nan(const dist_object *o, int i, T value, T mask)
+{
+    T x = i == o->of->n_parameters ? value : o->parameter[i];
+    return unless_masked(o, (ad_ne)(x, x), mask, own_dims(o, i));
 }
 
 T dist_check(distribution *d, T value)

@@ -50,8 +50,8 @@ struct dist_class {
     int event_dim;           /* dimensions of a draw: those of the shape that parameter 0 ends with */
     bool has_rsample;        /* sample is differentiable in the parameters */
     bool discrete;
-    /* A draw of `shape` = *d->batch + *d->event; noise must have as many independent cells. NULL: it is only observed, and
-     * a draw is an error. */
+    /* A draw of `shape` = *d->batch + *d->event; noise must have as many independent cells. NULL: it is only observed,
+     * and a draw is an error. */
     ad_tensor *(*sample)(const dist_object *d, const ad_shape *shape, int draw);
     /* x -> log density, own event dimensions summed; what the parameters' and x's shapes broadcast to is enough. */
     ad_tensor *(*log_prob)(const dist_object *d, ad_tensor *x);
@@ -66,8 +66,8 @@ struct dist_class {
 };
 
 /* A distribution of a class; event_dim is read where the class says DIST_OWN_EVENT, else give 0. The class must outlive
- * it. Nil, with the error, when parameters do not broadcast, a number among them is outside its constraint, or the class
- * has no name or no log_prob. */
+ * it. Nil, with the error, when parameters do not broadcast, a number among them is outside its constraint, or the
+ * class has no name or no log_prob. */
 AD_API distribution *dist_new(const dist_class *of, ad_tensor *const *parameter, int event_dim);
 /* The object of a live handle, for code that treats classes; NULL, with an error, for others. */
 AD_API const dist_object *dist_object_of(distribution *d);

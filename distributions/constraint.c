@@ -5,6 +5,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- values ------------------------------------------------------------------------------------------------------ */
@@ -55,17 +56,41 @@ bool dist_constraint_equal(const dist_constraint *a, const dist_constraint *b)
            a->upper_tensor == b->upper_tensor;
 }
 
-const char *dist_constraint_describe(const dist_constraint *c, char *out, size_t size)
+const char *dist__describe(const dist_constraint *c, int digits, char *out, size_t size)
 {
     const char *text = known(c->kind) ? kinds[c->kind].text : "?";
     if ((c->kind == DIST_INTERVAL || c->kind == DIST_INTEGER_INTERVAL) && !c->lower_tensor && !c->upper_tensor)
-        snprintf(out, size, "%sin [%g, %g]", c->kind == DIST_INTERVAL ? "" : "a whole number ", c->lower, c->upper);
-    else if (c->kind == DIST_GREATER_THAN && !c->lower_tensor) snprintf(out, size, "greater than %g", c->lower);
+        snprintf(out, size, "%sin [%.*g, %.*g]", c->kind == DIST_INTERVAL ? "" : "a whole number ", digits, c->lower,
+                 digits, c->upper);
+    else if (c->kind == DIST_GREATER_THAN && !c->lower_tensor)
+        snprintf(out, size, "greater than %.*g", digits, c->lower);
     else if (c->kind == DIST_FINITE_ABOVE && !c->lower_tensor)
-        snprintf(out, size, "finite and greater than %g", c->lower);
-    else if (c->kind == DIST_LESS_THAN && !c->upper_tensor) snprintf(out, size, "less than %g", c->upper);
+        snprintf(out, size, "finite and greater than %.*g", digits, c->lower);
+    else if (c->kind == DIST_LESS_THAN && !c->upper_tensor) snprintf(out, size, "less than %.*g", digits, c->upper);
     else snprintf(out, size, "%s", text);
     return out;
+}
+const char *dist_constraint_describe(const dist_constraint *c, char *out, size_t size)
+{
+    return dist__describe(c, 6, out, size);
+}
+
+static double printed(double x, int digits)
+{
+    char text[40];
+    snprintf(text, sizeof text, "%.*g", digits, x);
+    return strtod(text, NULL);
+}
+
+int dist__digits(const dist_constraint *c, double x)
+{
+    for (int digits = 6; digits < 17; digits += 3) {
+        dist_constraint seen = *c;
+        seen.lower = printed(c->lower, digits);
+        seen.upper = printed(c->upper, digits);
+        if (!dist_constraint_holds(&seen, printed(x, digits))) return digits;
+    }
+    return 17;
 }
 
 static T lower(const dist_constraint *c) { return c->lower_tensor ? c->lower_tensor : k(c->lower); }
@@ -175,7 +200,7 @@ static T stick_unbreaking(T x)
     return (ad_add)((ad_sub)((ad_log)(ad_slice(x, -1, 0, n)), (ad_log)(after)), stick_offsets(n));
 }
 
-/* ---- off the bounds, onto which rounding would bring values: what follows may take log(x - a) and log(b - x) -------- */
+/* ---- off the bounds, onto which rounding would bring values: log(x - a) and log(b - x) may follow ---------------- */
 
 static bool wide(void)
 {
@@ -188,7 +213,8 @@ static double epsilon(void) { return wide() ? DBL_EPSILON : FLT_EPSILON; }
 /* x in [0, 1], off both. */
 static T inside_unit(T x) { return (ad_clamp)(x, k(least()), k(1 - epsilon())); }
 
-/* The next number of the context's precision above (way 1) or below (-1) a bound; of a tensor, one no further than two. */
+/* The next number of the context's precision above (way 1) or below (-1) a bound; of a tensor, one no further than
+ * two. */
 static T beside(const ad_tensor *tensor, double number, int way)
 {
     T bound = (T)tensor;

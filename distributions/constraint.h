@@ -17,8 +17,8 @@
  *                       biject_to: stick-breaking, K - 1 -> K    sum over the K - 1 sticks
  *
  * What rounding would bring onto a bound is kept off it: sigmoid(u) and the elements of a simplex off 0 and 1 by the
- * smallest normal number and the precision's epsilon, as PyTorch's sigmoid is, the others by the bound's neighbour. Only
- * exp(u) and log(1 + exp(u)) by themselves may underflow to 0 and overflow, as PyTorch's.
+ * smallest normal number and the precision's epsilon, as PyTorch's sigmoid is, the others by the bound's neighbour.
+ * Only exp(u) and log(1 + exp(u)) by themselves may underflow to 0 and overflow, as PyTorch's.
  * The discrete ones (boolean, nonnegative_integer, integer_interval) are supports only, and those behind them what
  * parameters of distributions must be: they have no map. */
 #ifndef DISTRIBUTIONS_CONSTRAINT_H

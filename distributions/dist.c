@@ -168,9 +168,11 @@ static bool number_is(ad_context *c, const dist_object *o, int i, double x, dist
     bound_by_number(c, &set.lower_tensor, &set.lower);
     bound_by_number(c, &set.upper_tensor, &set.upper);
     if (dist_constraint_holds(&set, x)) return true;
-    char text[80];
-    ad__fail(c, AD_ERROR_SUPPORT, NULL, "%s: %s must be %s%s%s%s, found %g", of->name, of->parameter[i].name,
-             dist_constraint_describe(&set, text, sizeof text), bound ? " (" : "", bound ? bound : "", bound ? ")" : "", x);
+    char text[120];
+    int digits = dist__digits(&set, x);
+    ad__fail(c, AD_ERROR_SUPPORT, NULL, "%s: %s must be %s%s%s%s, found %.*g", of->name, of->parameter[i].name,
+             dist__describe(&set, digits, text, sizeof text), bound ? " (" : "", bound ? bound : "", bound ? ")" : "",
+             digits, x);
     return false;
 }
 
@@ -222,7 +224,8 @@ static bool is_whole(ad_context *c, const dist_class *of, T const *parameter)
         (parameter || !of->n_parameters))
         return true;
     const char *name = of && of->name ? of->name : "?";
-    if (!of || !of->name) ad__fail(c, AD_ERROR_ARGUMENT, NULL, "dist_new: the class %s", of ? "has no name" : "is NULL");
+    if (!of || !of->name)
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "dist_new: the class %s", of ? "has no name" : "is NULL");
     else if (!of->log_prob)
         ad__fail(c, AD_ERROR_ARGUMENT, "set .log_prob of the dist_class", "dist_new: class %s has no log_prob", name);
     else if (!parameter) ad__fail(c, AD_ERROR_ARGUMENT, NULL, "dist_new: the parameters of %s are NULL", name);

@@ -60,16 +60,19 @@ AD_API dist_constraint dist_parameter_constraint(distribution *d, int i);
 /* 1 where all parameters satisfy their constraints and, when value is not NULL, the value lies in the support (for a
  * Bernoulli: in [0, 1]); else 0.
  *
- * What is checked when: plain numbers among the parameters by the constructors, at once. Computed parameters, and
- * values that were observed, by svi_step, svi_evaluate and svi_run where they meet a program first, before anything
- * runs (ppl_density_new: observed values alone); parameters whose last operation promises their constraint, as exp,
- * softplus and sigmoid do, cost nothing. A program that is known pays nothing: what turns bad later is named when the
+ * What is checked when: plain numbers among the parameters, as the context's precision holds them, by the constructors,
+ * at once. Computed parameters, values that were observed and those that a guide draws for a model, by svi_step,
+ * svi_evaluate and svi_run where they meet a program first, before anything runs (ppl_density_new: observed values
+ * alone; ppl_predict and ppl_trace_run: parameters alone); parameters whose last operation promises their constraint,
+ * as exp, softplus and sigmoid do, cost nothing. A program that is known pays nothing: what turns bad later is named when the
  * loss is not finite. dist_log_prob itself looks at nothing: it is -inf outside the support, or what the formula
  * gives. */
 AD_API ad_tensor *dist_check(distribution *d, ad_tensor *value);
 
-/* KL(p || q), of the common batch shape, where it has a closed form: normal, bernoulli (probs or logits), categorical,
- * exponential and laplace among themselves, delta against anything; equally many event dimensions on both sides. */
+/* KL(p || q), of the common batch shape, where it has a closed form: normal, log_normal, half_normal, bernoulli and
+ * categorical (probs or logits), geometric, exponential, laplace, uniform, cauchy and gumbel among themselves, delta
+ * against anything; equally many event dimensions on both sides, no masks. Infinite where p can draw what q cannot;
+ * what p cannot draw counts nothing. */
 AD_API bool dist_has_kl(distribution *p, distribution *q);
 AD_API ad_tensor *dist_kl(distribution *p, distribution *q); /* an error where dist_has_kl is false */
 
@@ -107,8 +110,8 @@ AD_API distribution *dist_half_cauchy(ad_tensor *scale);
 AD_API distribution *dist_gumbel(ad_tensor *loc, ad_tensor *scale);
 /* exp(-z) / (scale (1 + exp(-z))^2), z = (x - loc) / scale */
 AD_API distribution *dist_logistic(ad_tensor *loc, ad_tensor *scale);
-/* (1 - probs)^x probs, x = 0, 1, ...: failures before the first success; 0 < probs <= 1, clamped as in
- * dist_bernoulli */
+/* (1 - probs)^x probs, x = 0, 1, ...: failures before the first success; 0 < probs <= 1, never
+ * clamped */
 AD_API distribution *dist_geometric(ad_tensor *probs);
 /* x in 0, ..., K - 1 with probability proportional to probs (..., K), clamped as in dist_bernoulli after division by
  * their sum */

@@ -45,7 +45,9 @@ static T half_normal(const dist_object *p, const dist_object *q)
 /* log of the ratio of the widths, infinite where p reaches beyond q */
 static T uniform(const dist_object *p, const dist_object *q)
 {
-    T widths = (ad_log)((ad_div)((ad_sub)(q->parameter[1], q->parameter[0]), (ad_sub)(p->parameter[1], p->parameter[0])));
+    T width = (ad_sub)((ad_mul)(k(0.5), p->parameter[1]), (ad_mul)(k(0.5), p->parameter[0]));
+    T around = (ad_sub)((ad_mul)(k(0.5), q->parameter[1]), (ad_mul)(k(0.5), q->parameter[0]));
+    T widths = (ad_log)((ad_div)(around, width)); /* of halves, which do not overflow */
     T within = (ad_mul)((ad_ge)(p->parameter[0], q->parameter[0]), (ad_le)(p->parameter[1], q->parameter[1]));
     return (ad_where)(within, widths, k(INFINITY));
 }
@@ -58,8 +60,8 @@ static T geometric(const dist_object *p, const dist_object *q)
     return (ad_add)((ad_sub)((ad_log)(a), (ad_log)(b)), (ad_div)(failures, a));
 }
 
-/* log(((s + t)^2 + d^2) / (4 s t)), s and t the scales, d the distance (Chyzak and Nielsen 2019): close to each other as
- * log(1 + ((s - t)^2 + d^2) / (4 s t)), which keeps its digits, else without squares, which overflow. */
+/* log(((s + t)^2 + d^2) / (4 s t)), s and t the scales, d the distance (Chyzak and Nielsen 2019): close to each other
+ * as log(1 + ((s - t)^2 + d^2) / (4 s t)), which keeps its digits, else without squares, which overflow. */
 static T cauchy(const dist_object *p, const dist_object *q)
 {
     T s = p->parameter[1], t = q->parameter[1], d = (ad_sub)(p->parameter[0], q->parameter[0]);

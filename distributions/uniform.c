@@ -20,7 +20,10 @@ static T log_prob(const dist_object *d, T x)
     return (ad_neg)(log_width(d));
 }
 
-static T mean(const dist_object *d) { return (ad_add)((ad_mul)(k(0.5), d->parameter[0]), (ad_mul)(k(0.5), d->parameter[1])); }
+static T mean(const dist_object *d)
+{
+    return (ad_add)((ad_mul)(k(0.5), d->parameter[0]), (ad_mul)(k(0.5), d->parameter[1]));
+}
 static T variance(const dist_object *d) { return (ad_mul)(k(1.0 / 3), (ad_square)(half_width(d))); }
 static T entropy(const dist_object *d) { return log_width(d); }
 

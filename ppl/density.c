@@ -120,7 +120,7 @@ static bool record(ad_context *c, ppl_density *d, ppl_call *call, ppl_function m
         weight[n] = 1;
         x[n++] = d->jacobian[i];
     }
-    if (!ppl__check(c, NULL, &t, 1, true))
+    if (!ppl__check(c, NULL, &t, 1, LOOK_AT_DATA))
         return false;
     ad_tensor *total = ad_weighted_total(x, weight, n);
     d->total = ad__node(c, total, "the log density");

@@ -93,7 +93,9 @@ static bool match(ad_context *c, const trace *guide, const trace *model)
             ppl__at(c, g->m.at);
             ad__fail(c, AD_ERROR_SITE, "sample it in the model too, or mark it .infer = { .auxiliary = true }",
                      "Found non-auxiliary vars in guide but not model: \"%s\"%s", g->m.name,
-                     m ? ", which is observed in the model" : "");
+                     !m                          ? ""
+                     : m->m.infer.deterministic ? ", which is deterministic in the model"
+                                                : ", which is observed in the model");
             return false;
         }
         if (shared && g->m.infer.auxiliary) {

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "distributions/check.h"
 #include "ppl/state.h"
 
 /* ---- names ------------------------------------------------------------------------------------------------------- */
@@ -124,14 +125,15 @@ static void copy(double *out, const ppl_init *init, int64_t n)
 static bool unconstrain(ad_context *c, const dist_constraint *constraint, const char *name, const ad_shape *shape,
                         double *x, int64_t n)
 {
-    char text[96];
+    char text[120];
     int64_t bad = 0, last = shape->rank ? shape->dim[shape->rank - 1] : 1;
     if (dist_unconstrain_numbers(constraint, x, x, n, last, &bad))
         return true;
     dist_constraint_describe(constraint, text, sizeof text);
     if (!dist_constraint_holds(constraint, x[bad])) {
-        ad__fail(c, AD_ERROR_SUPPORT, NULL, "parameter \"%s\": element %lld is %g, and must be %s", name,
-                 (long long)bad, x[bad], text);
+        int digits = dist__digits(constraint, x[bad]);
+        ad__fail(c, AD_ERROR_SUPPORT, NULL, "parameter \"%s\": element %lld is %.*g, and must be %s", name,
+                 (long long)bad, digits, x[bad], dist__describe(constraint, digits, text, sizeof text));
         return false;
     }
     double sum = 0;
@@ -142,7 +144,8 @@ static bool unconstrain(ad_context *c, const dist_constraint *constraint, const 
                  (long long)bad, (long long)(bad + last - 1), sum, text);
     else
         ad__fail(c, AD_ERROR_SUPPORT, "begin a little inside it",
-                 "parameter \"%s\": element %lld is %g, at the border of what is %s: no unconstrained value stands for it",
+                 "parameter \"%s\": element %lld is %g, at the border of what is %s: no unconstrained value stands "
+                 "for it",
                  name, (long long)bad, x[bad], text);
     return false;
 }
@@ -231,11 +234,16 @@ static bool agrees(ad_context *c, const param *p, const ppl_message *m)
         return false;
     }
     if (!dist_constraint_equal(&p->constraint, &m->param->constraint)) {
-        char before[96], now[96];
+        char before[120], now[120];
+        for (int digits = 6; digits < 18; digits += 3) { /* until the two look different */
+            dist__describe(&p->constraint, digits, before, sizeof before);
+            dist__describe(&m->param->constraint, digits, now, sizeof now);
+            if (strcmp(before, now))
+                break;
+        }
         ad__fail(c, AD_ERROR_SITE, hint,
-                 "parameter \"%s\" is constrained to be %s since its first visit, and to be %s here", m->name,
-                 dist_constraint_describe(&p->constraint, before, sizeof before),
-                 dist_constraint_describe(&m->param->constraint, now, sizeof now));
+                 "parameter \"%s\" is constrained to be %s since its first visit, and to be %s here", m->name, before,
+                 now);
         return false;
     }
     return true;

@@ -156,7 +156,7 @@ typedef struct runs {
 static bool look(ad_context *c, void *user)
 {
     const runs *r = user;
-    return ppl__check(c, r->guide ? &r->guide : NULL, &r->model, 1, false);
+    return ppl__check(c, r->guide ? &r->guide : NULL, &r->model, 1, LOOK_AT_PARAMETERS);
 }
 
 /* Computes the chosen sites of one run, all by one plan, and copies them; draw -1: all draws are in it. */
@@ -170,7 +170,8 @@ static bool keep(ad_context *c, ppl_predictive *p, runs *r, int64_t draw)
     for (int i = 0; i < t->n; i++)
         if (wanted(p, t->site[i]) && !ad__tensor(c, t->site[i]->m.value))
             roots[n++] = ad__node(c, t->site[i]->m.value, "a site");
-    if (n && !ad__run(c, &(run_request){ .roots = roots, .n_roots = n, .final = true, .expand = look, .user = r }, NULL))
+    const run_request request = { .roots = roots, .n_roots = n, .final = true, .expand = look, .user = r };
+    if (n && !ad__run(c, &request, NULL))
         return false;
     for (int i = 0; i < t->n; i++) {
         if (!wanted(p, t->site[i]))

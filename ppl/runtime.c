@@ -223,9 +223,28 @@ static ad_tensor *sample(ad_context *c, const ppl_sample_args *a, int32_t id, ad
     return send_named(c, &m);
 }
 
+/* A mask tells of whole draws: the draws in obs must have its shape, or shapes that broadcast. */
+static bool mask_fits(ad_context *c, const ppl_sample_args *a)
+{
+    ad_shape mask = ad_shape_of(a->obs_mask), obs = ad_shape_of(a->obs), draws = obs, joint;
+    int events = dist_event_dim(a->fn);
+    draws.rank = obs.rank > events ? obs.rank - events : 0;
+    bool too_deep = events && mask.rank > draws.rank && mask.rank >= obs.rank; /* as deep as obs itself */
+    if (!ad__ok(c) || (ad__broadcast(&mask, &draws, &joint) && !too_deep))
+        return ad__ok(c);
+    ad__fail(c, AD_ERROR_SHAPE, events ? "a draw is observed as a whole or not at all" : NULL,
+             "site \"%s\": .obs_mask has shape %s, and the draws in .obs, of shape %s with %d event dimension%s, have "
+             "shape %s",
+             a->name, ad__shape_text(c, &mask), ad__shape_text(c, &obs), events, events == 1 ? "" : "s",
+             ad__shape_text(c, &draws));
+    return false;
+}
+
 /* Observed where the mask is 1, drawn where it is 0: two masked sites and the value they make together. */
 static ad_tensor *sample_partly(ad_context *c, const ppl_sample_args *a)
 {
+    if (!mask_fits(c, a))
+        return AD_NIL;
     ad_tensor *mask = a->obs_mask, *missing = ad_sub(1, mask);
     ad_tensor *seen = sample(c, a, with_suffix(c, a->name, "_observed"), a->obs, mask);
     ad_tensor *drawn = sample(c, a, with_suffix(c, a->name, "_unobserved"), NULL, missing);

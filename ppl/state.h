@@ -74,6 +74,9 @@ typedef struct ppl_state {
     int particle; /* ordinal of the draws at every site */
     bool in_step;
     int calls; /* of models and guides that are running */
+
+    uint64_t looked[64]; /* hashes of programs whose traces were looked at, in a ring; 0: none */
+    unsigned n_looked;
     seeding *seedings; /* put aside by ppl_seeded handlers around, outermost first */
     int64_t seeded, cap_seedings;
 } ppl_state;
@@ -183,9 +186,19 @@ bool ppl__fits_plates(ad_context *c, const site *s, ad_tensor *log_prob);
 /* log p of a site's value, masked but not scaled; checks its shape against the plates. AD_NIL after an error. */
 ad_tensor *ppl__score(ad_context *c, site *s);
 /* The first look at n traces of a guide (or NULL) and a model: false, with an error that names site, value and index,
- * where an observed value or a computed parameter of a scored site is outside what its distribution wants. data_only:
- * nothing but the data is known. What it records is forgotten again. */
-bool ppl__check(ad_context *c, trace *const *guide, trace *const *model, int n, bool data_only);
+ * where a computed parameter of a scored site, an observed value or one that a guide has drawn is outside what its
+ * distribution wants. What it records is forgotten again. */
+typedef enum look_at {
+    LOOK_AT_ALL,
+    LOOK_AT_DATA,       /* nothing else is known */
+    LOOK_AT_PARAMETERS, /* nothing is scored */
+} look_at;
+bool ppl__check(ad_context *c, trace *const *guide, trace *const *model, int n, look_at what);
+/* The same for the parameters of one trace, unless its program was looked at before. */
+bool ppl__check_trace(ad_context *c, trace *t);
+/* Why the log density of a site is not finite, as far as its parameters and its value tell: the rest of a sentence into
+ * out, or "", and a hint or NULL. What it computes is recorded on the open tape. */
+void ppl__why(ad_context *c, const site *s, char *out, size_t size, const char **advice);
 /* Errors until c->frame is set back are told of this site, its plates and its line; room for PPL_MAX_FRAMES + 1 frames.
  */
 void ppl__stand_at(ad_context *c, const site *s, error_frame *frames);

@@ -227,7 +227,7 @@ static bool check_registered(ad_context *c, const step *p, node_id surrogate, no
 static bool look(ad_context *c, void *user)
 {
     const estimate *e = &((const step *)user)->estimate;
-    return ppl__check(c, e->guide, e->model, e->particles, false);
+    return ppl__check(c, e->guide, e->model, e->particles, LOOK_AT_ALL);
 }
 
 /* What the recorded step implies: gradients, the guard, the update. Called at the first sight of a step only. */
@@ -273,19 +273,17 @@ static void blame(ad_context *c, step *p)
             double sum = ad_item(ad_sum(s->log_prob));
             if (isfinite(sum))
                 continue;
-            bool legal = ad_item(ad_sum(ad_sub(1, dist_check(s->m.fn, s->m.value)))) == 0;
+            char why[700];
+            const char *advice;
+            ppl__why(c, s, why, sizeof why, &advice);
             error_frame run = { .outer = c->frame, .kind = i % 2 ? "model" : "guide" }, frames[PPL_MAX_FRAMES + 1];
             c->frame = &run;
             ppl__stand_at(c, s, frames);
             bool data = s->m.is_observed && ad_item(ad_sum(ad_sub(1, ad_is_finite(s->m.value)))) != 0;
             ad__fail(c, AD_ERROR_NONFINITE,
-                     data    ? "the observation itself holds NaN or inf: .obs_mask marks what is missing"
-                     : legal ? NULL
-                             : "constrain the parameters behind it, as in .constraint = dist_positive(), or lower the "
-                               "learning rate",
+                     !advice && data ? "the observation itself holds inf: .obs_mask marks what is missing" : advice,
                      "Encountered %s: loss; the %s's site \"%s\" (%s) has log-density %g%s", isnan(sum) ? "NaN" : "inf",
-                     run.kind, s->m.name, dist_name(s->m.fn), isnan(sum) ? NAN : sum,
-                     legal ? "" : ": a parameter of it, or its value, is outside what the distribution allows");
+                     run.kind, s->m.name, dist_name(s->m.fn), isnan(sum) ? NAN : sum, why);
             c->frame = run.outer;
             return;
         }

@@ -264,6 +264,8 @@ ppl_trace *ppl_trace_run_args(ppl_function f, ppl_signature types, int n, const 
     trace *t = NULL;
     if (call && ppl__call_arguments(c, call, n, args))
         t = ppl__run(c, call, f, "model", NULL, NULL);
+    if (t && !ppl__check_trace(c, t))
+        t = NULL;
     ppl__call_free(c, call);
     return handle_of(c, t);
 }

@@ -13,7 +13,8 @@ extern "C" {
 
 typedef struct ppl_trace ppl_trace;
 
-/* Runs f on the arguments and records its sites. An ad_scope or a step must be open. In C:
+/* Runs f on the arguments and records its sites. An ad_scope or a step must be open. Where the program is met first its
+ * computed parameters are checked, as dist_check does, and nil is returned where one makes no distribution. In C:
  * ppl_trace_run(guide, PPL_ARGS(vae *, ad_tensor *), &v, x). */
 AD_API ppl_trace *ppl_trace_run_args(ppl_function f, ppl_signature types, int n, const ppl_arg *args);
 

@@ -6,17 +6,17 @@
 #include <stdio.h>
 #include <string.h>
 
-static ad_tensor *x0, *x5, *x53, *bits, *index2, *stray, *stale_tensor;
+static ad_tensor *x0, *x5, *x53, *bits, *index2, *holes, *stray, *stale_tensor;
 static distribution *stale_fn;
 
 static void begin_with_data(void)
 {
     static const double one[] = { 1 }, five[] = { 1, 2, 3, 4, 5 }, fifteen[15] = { 1, 2, 3 },
-                        mask[] = { 1, 0, 1, 1, 0 };
+                        mask[] = { 1, 0, 1, 1, 0 }, torn[15] = { 1, 2, 3, 4, NAN };
     static const int two[] = { 1, 9 };
     begin();
     x0 = ad_from(one, AD_SCALAR), x5 = ad_from(five, AD_SHAPE(5)), x53 = ad_from(fifteen, AD_SHAPE(5, 3));
-    bits = ad_from(mask, AD_SHAPE(5)), index2 = ad_from(two, AD_SHAPE(2)), stray = ad_state(AD_SCALAR);
+    bits = ad_from(mask, AD_SHAPE(5)), holes = ad_from(torn, AD_SHAPE(5, 3)), index2 = ad_from(two, AD_SHAPE(2)), stray = ad_state(AD_SCALAR);
     ad_scope
         stale_tensor = ad_exp(x5), stale_fn = dist_normal(0, 1);
 }

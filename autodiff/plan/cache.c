@@ -34,7 +34,7 @@ static uint64_t hash_words(uint64_t h, const void *data, size_t bytes)
     return h;
 }
 
-static uint64_t hash_tape(const tape *t)
+uint64_t ad__tape_hash(const tape *t)
 {
     uint64_t h = hash_words((uint64_t)t->n, t->node, (size_t)t->n * sizeof *t->node);
     h = hash_words(h, t->input, (size_t)t->n_inputs * sizeof *t->input);
@@ -53,7 +53,7 @@ static plan *find(ad_context *c, const tape *t, uint64_t *hash)
 {
     if (c->n_plans && same_program(c->plans[0], t))
         return found(c, c->plans[0]);
-    *hash = hash_tape(t);
+    *hash = ad__tape_hash(t);
     for (int64_t i = 1; i < c->n_plans; i++) {
         plan *p = c->plans[i];
         if (p->hash != *hash || !same_program(p, t))

@@ -28,7 +28,10 @@ static void process(ppl_handler *h, ppl_message *m)
         return;
     }
     if (s->m.type != m->type || s->m.is_observed) {
-        ad__fail(c, AD_ERROR_SITE, "give the guide's site another name, or observe it in the model alone",
+        ad__fail(c, AD_ERROR_SITE,
+                 s->m.type != m->type        ? "give the guide's parameter or plate another name"
+                 : s->m.infer.deterministic ? "the guide has a deterministic site of this name: give it another one"
+                                            : "give the guide's site another name, or observe it in the model alone",
                  "site \"%s\" must be sampled in trace", m->name);
         return;
     }

@@ -20,10 +20,12 @@ static void check(const ppl_message *m)
     const dist_constraint *set = &m->param->constraint;
     node_id id = c && m->value ? ad__node(c, m->value, "ppl_substitute's value") : -1;
     double x;
-    char text[80];
-    if (id >= 0 && dist__number(c, id, &x) && !dist_constraint_holds(set, x))
-        ad__fail(c, AD_ERROR_SUPPORT, NULL, "parameter \"%s\": ppl_substitute gives it %g, and it must be %s", m->name,
-                 x, dist_constraint_describe(set, text, sizeof text));
+    char text[120];
+    if (id < 0 || !dist__number(c, id, &x) || dist_constraint_holds(set, x))
+        return;
+    int digits = dist__digits(set, x);
+    ad__fail(c, AD_ERROR_SUPPORT, NULL, "parameter \"%s\": ppl_substitute gives it %.*g, and it must be %s", m->name,
+             digits, x, dist__describe(set, digits, text, sizeof text));
 }
 
 static void process(ppl_handler *h, ppl_message *m)
