@@ -333,25 +333,28 @@ static ad_tensor *cumulate(ad_tensor *const *x, const void *what)
 
 START_TEST(test_cumsum)
 {
-    const ad_shape s = S(2, 3, 4);
-    double *data = numeric_draws(&state, 24, -1, 1), want[24];
-    for (int axis = 0; axis < 3; axis++) {
-        for (int reverse = 0; reverse < 2; reverse++) {
-            for (int64_t k = 0, place[3]; k < 24; k++) {
-                numeric_coordinates(&s, k, place);
-                want[k] = 0;
-                int64_t end = place[axis];
-                for (int64_t i = reverse ? end : 0; i <= (reverse ? s.dim[axis] - 1 : end); i++) {
-                    place[axis] = i;
-                    want[k] += data[numeric_at(&s, place, 3)];
+    const ad_shape shapes[] = { S(2, 3, 4), S(19, 1, 3), S(2, 5, 17) }; /* fewer lines than are added up at once, and more */
+    for (size_t c = 0; c < sizeof shapes / sizeof *shapes; c++) {
+        const ad_shape s = shapes[c];
+        double *data = numeric_draws(&state, numeric_size(&s), -1, 1), want[170];
+        for (int axis = 0; axis < 3; axis++) {
+            for (int reverse = 0; reverse < 2; reverse++) {
+                for (int64_t k = 0, place[3]; k < numeric_size(&s); k++) {
+                    numeric_coordinates(&s, k, place);
+                    want[k] = 0;
+                    int64_t end = place[axis];
+                    for (int64_t i = reverse ? end : 0; i <= (reverse ? s.dim[axis] - 1 : end); i++) {
+                        place[axis] = i;
+                        want[k] += data[numeric_at(&s, place, 3)];
+                    }
                 }
+                along a = { reverse ? axis - 3 : axis, reverse };
+                numeric_check_value("cumsum", cumulate, &a, &s, &data, 1, s, want, 1e-13);
+                numeric_check_gradient("cumsum", cumulate, &a, &s, &data, 1);
             }
-            along a = { reverse ? axis - 3 : axis, reverse };
-            numeric_check_value("cumsum", cumulate, &a, &s, &data, 1, s, want, 1e-13);
-            numeric_check_gradient("cumsum", cumulate, &a, &s, &data, 1);
         }
+        free(data);
     }
-    free(data);
 }
 END_TEST
 

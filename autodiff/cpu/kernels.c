@@ -376,16 +376,30 @@ static bool finite_each(int64_t terms, const guard_term *term, void *const *x)
     return finite;
 }
 
-static void cumsum(int64_t n, int64_t stride, bool reverse, const void *x_, void *out_)
+enum { CUMULATED = 8 };
+/* `together` lines at once, a constant: an addition waits for the one before it in its line alone */
+static inline void cumulate(int together, int64_t n, int64_t stride, int64_t apart, bool reverse,
+                            const real *restrict x, real *restrict out)
+{
+    double sum[CUMULATED] = { 0 };
+    for (int64_t i = 0; i < n; i++) {
+        int64_t at = (reverse ? n - 1 - i : i) * stride;
+        for (int j = 0; j < together; j++)
+            out[at + j * apart] = (real)(sum[j] += (double)x[at + j * apart]);
+    }
+}
+static void cumsum(int64_t n, int64_t stride, int64_t lines, int64_t apart, bool reverse, const void *x_, void *out_)
 {
     const real *x = x_;
     real *out = out_;
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t at = (reverse ? n - 1 - i : i) * stride;
-        sum += (double)x[at];
-        out[at] = (real)sum;
-    }
+    int64_t i = 0;
+    for (; i + CUMULATED <= lines; i += CUMULATED)
+        if (apart == 1)
+            cumulate(CUMULATED, n, stride, 1, reverse, x + i, out + i);
+        else
+            cumulate(CUMULATED, n, stride, apart, reverse, x + i * apart, out + i * apart);
+    for (; i < lines; i++)
+        cumulate(1, n, stride, apart, reverse, x + i * apart, out + i * apart);
 }
 
 static void uniform(void *out, int64_t from, int64_t to, uint64_t key, uint32_t site, uint32_t draw, uint32_t run)

@@ -58,7 +58,8 @@ typedef struct cpu_kernels {
     double (*weighted_total)(int64_t terms, const total_term *term, void *const *x, const double *weight);
     bool (*finite)(int64_t n, const void *x);
     bool (*finite_each)(int64_t terms, const guard_term *term, void *const *x); /* term[i].size elements of each x[i] */
-    void (*cumsum)(int64_t n, int64_t stride, bool reverse, const void *x, void *out); /* one line of elements */
+    /* `lines` lines of n elements each, `stride` from one element to the next, `apart` from one line to the next */
+    void (*cumsum)(int64_t n, int64_t stride, int64_t lines, int64_t apart, bool reverse, const void *x, void *out);
     void (*add_row)(int64_t n, const void *x, void *out);                              /* out += x */
     void (*add_to_doubles)(int64_t n, const void *x, double *sum);                     /* sum += x */
     void (*from_double)(int64_t n, const double *x, void *out);

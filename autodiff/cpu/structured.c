@@ -206,14 +206,15 @@ static void run_cumsum(const void *job, int64_t from, int64_t to, int thread)
     const cpu_step *s = job;
     (void)from, (void)to, (void)thread;
     const int64_t *a = plan_attrs(s->program->plan, s->node);
-    size_t element = real_bytes(s->program);
-    for (int64_t i = 0; i < a[0]; i++) {
-        for (int64_t j = 0; j < a[2]; j++) {
-            size_t at = (size_t)(i * a[1] * a[2] + j) * element;
-            kernels(s)->cumsum(a[1], a[2], a[3], (const char *)step_pointer(s, 1) + at,
-                               (char *)step_pointer(s, 0) + at);
-        }
+    const char *x = step_pointer(s, 1);
+    char *out = step_pointer(s, 0);
+    if (a[2] == 1) {
+        kernels(s)->cumsum(a[1], 1, a[0], a[1], a[3], x, out);
+        return;
     }
+    size_t block = (size_t)(a[1] * a[2]) * real_bytes(s->program);
+    for (int64_t i = 0; i < a[0]; i++)
+        kernels(s)->cumsum(a[1], a[2], a[2], 1, a[3], x + (size_t)i * block, out + (size_t)i * block);
 }
 
 /* ---- sources ----------------------------------------------------------------------------------------------------- */
