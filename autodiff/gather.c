@@ -57,10 +57,14 @@ ad_tensor *(ad_gather)(ad_tensor *x, int axis, ad_tensor *index)
 static node_id scatter_add(ad_context *c, node_id x, int at, node_id index, int64_t size)
 {
     const ad_shape *s = &ad__shape_of(c, x)->shape, *k = &ad__shape_of(c, index)->shape;
+    if (size < 0) {
+        ad__fail(c, AD_ERROR_SHAPE, NULL, "ad_scatter_add: the size %lld of axis %d is negative", (long long)size, at);
+        return -1;
+    }
     bool fits = s->rank >= at + k->rank;
     for (int i = 0; fits && i < k->rank; i++)
         fits = s->dim[at + i] == k->dim[i];
-    if (!fits || size < 0) {
+    if (!fits) {
         ad__fail(c, AD_ERROR_SHAPE, NULL, "ad_scatter_add: shape %s does not have the index's shape %s at axis %d",
                  ad__shape_text(c, s), ad__shape_text(c, k), at);
         return -1;

@@ -98,6 +98,108 @@ START_TEST(operations_on_nothing)
 }
 END_TEST
 
+/* ---- chains of operations on nothing ----------------------------------------------------------------------------- */
+
+static uint64_t drawn;
+static int64_t below(int64_t n)
+{
+    drawn = drawn * 6364136223846793005u + 1442695040888963407u;
+    return (int64_t)((drawn >> 33) % (uint64_t)n);
+}
+static int64_t a_size(void)
+{
+    return (const int64_t[]){ 0, 0, 1, 2, 3, 17, 70 }[below(7)];
+}
+
+/* An operation drawn anew, of x with at least one axis: its other operands have sizes that may be 0, too. */
+static ad_tensor *any_operation(ad_tensor *x)
+{
+    ad_shape s = ad_shape_of(x), t = s;
+    if (s.rank == 0) return ad_expand(ad_sigmoid(x), AD_SHAPE(a_size()));
+    int axis = (int)below(s.rank), other = (int)below(s.rank);
+    int64_t size = s.dim[axis], last = s.dim[s.rank - 1], n = a_size(), start = below(size + 1);
+    bool wide = s.rank < 4, flag = below(2);
+    switch (below(21)) {
+    case 0: return ad_reduce(AD_SUM, x, &axis, 1, flag);
+    case 1: return ad_reduce(AD_MEAN, x, NULL, 0, flag);
+    case 2: return size ? ad_reduce(flag ? AD_MAX : AD_LOGSUMEXP, x, &axis, 1, below(2)) : x;
+    case 3: t.dim[axis] = 1; return ad_sum_to(x, t);
+    case 4: return ad_cumsum(x, axis, flag);
+    case 5: return ad_size(x) ? ad_reshape(x, AD_SHAPE(-1)) : ad_reshape(x, flag ? AD_SHAPE(0, 7) : AD_SHAPE(3, 0, 2));
+    case 6: return ad_transpose(x, axis, other);
+    case 7: return wide ? ad_gather(ad_unsqueeze(x, axis), axis, ad_from_data(NULL, AD_FROM_INT64, AD_SHAPE(n))) : x;
+    case 8: t.dim[axis] = n; return ad_concat(((ad_tensor *[]){ x, ad_full_shape(t, 1), x }), 3, axis);
+    case 9: return wide ? ad_stack(((ad_tensor *[]){ x, ad_neg(x) }), 2, axis) : x;
+    case 10: return ad_slice(x, axis, start, below(size - start + 1));
+    case 11: return ad_pad(x, axis, n, n + size + below(2));
+    case 12: return ad_scatter_add(x, axis, ad_from_data(NULL, AD_FROM_INT64, AD_SHAPE(size)), 1 + n);
+    case 13: return ad_matmul(x, ad_full_shape(AD_SHAPE(last, n), 0.1));
+    case 14: return s.rank > 1 ? ad_matmul_t(x, flag, x, !flag) : ad_matmul(x, x);
+    case 15: return ad_relu(ad_linear(x, ad_full_shape(AD_SHAPE(n, last), 0.1), ad_full_shape(AD_SHAPE(n), 0.2)));
+    case 16: return ad_mul(x, flag ? ad_random_normal(s, 0) : ad_random_uniform(s, 1));
+    case 17: return ad_add(x, ad_weighted_total(((ad_tensor *[]){ x, ad_sum(x) }), ((double[]){ 0.1, 0.2 }), 2));
+    case 18: t.dim[axis] = size == 1 ? n : size; return ad_expand(x, t);
+    case 19: return ad_where(ad_gt(x, 0.3), x, ad_tanh(x));
+    default: return ad_matmul(x, ad_full_shape(AD_SHAPE(last), 0.1));
+    }
+}
+
+/* The sums of such a chain's result, of its gradient and of that one's; then a state without elements is assigned. */
+static void run_chain(uint64_t seed, double *out)
+{
+    drawn = seed;
+    ad_shape s = { .rank = 1 + (int)below(4) };
+    for (int i = 0; i < s.rank; i++) s.dim[i] = a_size();
+    ad_tensor *x = ad_state(s), *g = AD_NIL, *h = AD_NIL;
+    ad_scope {
+        ad_assign(x, ad_full_shape(s, 0.3));
+        ck_assert(ad_commit());
+    }
+    ad_scope {
+        ad_tensor *y = x;
+        for (int64_t i = below(5); i >= 0 && ad_size(y) < 20000; i--) y = any_operation(y);
+        ad_gradient(ad_sum(ad_square(y)), &x, 1, &g);
+        ad_gradient(ad_sum(ad_square(g)), &x, 1, &h);
+        out[0] = ad_item(ad_sum(y)), out[1] = ad_item(ad_sum(g)), out[2] = ad_item(ad_sum(h));
+        ck_assert_msg(ad_ok(), "seed %llu: %s", (unsigned long long)seed, ad_error());
+        ad_assign(x, ad_add(x, g));
+        ad_commit(); /* or not, where it is not finite */
+        ad_error_clear();
+    }
+    ad_free(x);
+}
+
+/* As planned, by two threads, and by the interpreter. */
+START_TEST(chains_on_nothing)
+{
+    enum { CHAINS = 400, CONTEXTS = 3 };
+    for (int p = AD_FLOAT; p <= AD_DOUBLE; p++) {
+        ad_context *c[CONTEXTS];
+        for (int k = 0; k < CONTEXTS; k++)
+            c[k] = ad_context_new(&(ad_options){ .precision = (ad_precision)p, .threads = 1 + (k == 1) });
+        for (uint64_t seed = 1; seed <= CHAINS; seed++) {
+            double out[CONTEXTS][3];
+            for (int k = 0; k < CONTEXTS; k++)
+                for (int again = 0; again < 2; again++) {
+                    ad_context_use(c[k]);
+                    if (k == 2) c[k]->in_vain = 1 << 20;
+                    run_chain(seed, out[k]);
+                }
+            for (int i = 0; i < 3 * CONTEXTS; i++) {
+                double got = out[i / 3][i % 3], want = out[0][i % 3];
+                ck_assert_msg(fabs(got - want) <= (p == AD_DOUBLE ? 1e-10 : 1e-3) * (1 + fabs(want)) || got == want ||
+                                  (isnan(got) && isnan(want)),
+                              "seed %llu, context %d: %.9g and %.9g", (unsigned long long)seed, i / 3, got, want);
+            }
+        }
+        for (int k = 0; k < CONTEXTS; k++) {
+            ad_context_use(c[k]);
+            ad_context_free(NULL);
+        }
+    }
+}
+END_TEST
+
 /* Every row of ops.def, on (0, 3) alone and broadcast from (1, 3), (0, 1) and numbers. */
 START_TEST(rows_on_nothing)
 {
@@ -118,6 +220,25 @@ START_TEST(rows_on_nothing)
         }
     }
     end();
+}
+END_TEST
+
+/* Where the inner dimension is 0 a product is made of zeros. */
+START_TEST(products_of_nothing_are_zeros)
+{
+    for (int p = AD_FLOAT; p <= AD_DOUBLE; p++) {
+        begin_as((ad_precision)p);
+        ad_scope {
+            double out[24];
+            ck_assert(ad_read(ad_matmul(ad_zeros(3, 0), ad_zeros(0, 4)), out, 12));
+            for (int i = 0; i < 12; i++) ck_assert(out[i] == 0);
+            ck_assert(ad_read(ad_add(ad_relu(ad_matmul(ad_zeros(2, 3, 0), ad_zeros(2, 0, 4))), 1), out, 24));
+            for (int i = 0; i < 24; i++) ck_assert(out[i] == 1);
+            ck_assert(ad_read(ad_linear(ad_zeros(3, 0), ad_zeros(4, 0), ad_full_shape(AD_SHAPE(4), 5)), out, 12));
+            for (int i = 0; i < 12; i++) ck_assert(out[i] == 5);
+        }
+        end();
+    }
 }
 END_TEST
 
@@ -211,6 +332,10 @@ START_TEST(sizes_beyond_memory)
     REFUSED(ad_concat(((ad_tensor *[]){ ad_expand(ad_constant(1), AD_SHAPE((int64_t)1 << 58)),
                                         ad_expand(ad_constant(1), AD_SHAPE((int64_t)1 << 58)) }), 2, 0))
     REFUSED(ad_cumsum(ad_expand(ad_constant(1), AD_SHAPE(half)), 0, false))
+    ad_scope {
+        ad_scatter_add(ad_ones(2), 0, index, -1);
+        error_says("size -1 of axis 0 is negative");
+    }
     ad_scope ck_assert(ad_item(ad_sum(ad_slice(v, 0, 1, 2))) == 5); /* and the next good step works */
     ad_free(v), ad_free(index);
     end();
@@ -311,7 +436,9 @@ Suite *suite_extremes(void)
     TCase *t = tcase_create("extremes");
     tcase_set_timeout(t, 120);
     tcase_add_test(t, operations_on_nothing);
+    tcase_add_test(t, chains_on_nothing);
     tcase_add_test(t, rows_on_nothing);
+    tcase_add_test(t, products_of_nothing_are_zeros);
     tcase_add_test(t, extremes_of_nothing_are_refused);
     tcase_add_test(t, models_of_nothing);
     tcase_add_test(t, sizes_beyond_memory);
