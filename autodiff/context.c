@@ -1,4 +1,4 @@
-/* Contexts: memory, errors, interned names, the current pointer. Called by everything; assumes nothing. */
+/* Contexts: memory, errors, the current pointer. Called by everything; assumes nothing. */
 #include "autodiff/context.h"
 
 #include <pthread.h>
@@ -172,112 +172,6 @@ void ad_at(const char *file, int line)
     c->line = line;
 }
 
-/* ---- names ------------------------------------------------------------------------------------------------------- */
-
-static uint32_t hash_text(const char *s)
-{
-    uint64_t h = 0xcbf29ce484222325u;
-    for (; *s; s++)
-        h = (h ^ (uint8_t)*s) * 0x100000001b3u;
-    return (uint32_t)(ad__mix(h) >> 16);
-}
-
-static bool grow_name_slots(ad_context *c)
-{
-    int64_t n = c->n_name_slots ? c->n_name_slots * 2 : 256;
-    int32_t *slots = ad__allocate(c, NULL, (size_t)n * sizeof *slots);
-    if (!slots)
-        return false;
-    memset(slots, 0xff, (size_t)n * sizeof *slots);
-    for (int32_t id = 0; id < c->n_names; id++) {
-        int64_t i = c->names[id].hash & (n - 1);
-        while (slots[i] >= 0)
-            i = (i + 1) & (n - 1);
-        slots[i] = id;
-    }
-    ad__allocate(c, c->name_slots, 0);
-    c->name_slots = slots;
-    c->n_name_slots = n;
-    return true;
-}
-
-/* A key no other name of this context has: a colliding one is moved on until it is free. Which of two colliding names
- * moves depends on which came first; with 32 bits and a few thousand sites that is one model in a thousand. */
-static uint32_t free_key(const ad_context *c, uint32_t key)
-{
-    for (int64_t i = 0; i < c->n_names; i++)
-        if (c->names[i].key == key)
-            return free_key(c, (uint32_t)ad__mix(key + 0x9e3779b97f4a7c15u));
-    return key;
-}
-
-static int32_t find_or_add(ad_context *c, const char *text)
-{
-    if (!text) {
-        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "a name is NULL");
-        return -1;
-    }
-    if (!*text) {
-        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "a name is empty");
-        return -1;
-    }
-    for (const char *p = text; *p; p++) {
-        if (is_control(*p)) {
-            ad__fail(c, AD_ERROR_ARGUMENT, NULL, "a name holds a control character: \"%s\"", text);
-            return -1;
-        }
-    }
-    uint32_t hash = hash_text(text);
-    int64_t i = 0;
-    if (c->n_name_slots) {
-        for (i = hash & (c->n_name_slots - 1); c->name_slots[i] >= 0; i = (i + 1) & (c->n_name_slots - 1)) {
-            const name_entry *e = &c->names[c->name_slots[i]];
-            if (e->hash == hash && !strcmp(e->text, text))
-                return c->name_slots[i];
-        }
-    }
-    if (c->n_names * 2 >= c->n_name_slots) {
-        if (!grow_name_slots(c))
-            return -1;
-        for (i = hash & (c->n_name_slots - 1); c->name_slots[i] >= 0;)
-            i = (i + 1) & (c->n_name_slots - 1);
-    }
-    if (!ad__reserve(c, &c->names, &c->cap_names, c->n_names + 1, sizeof *c->names))
-        return -1;
-    size_t bytes = strlen(text) + 1;
-    char *copy = ad__allocate(c, NULL, bytes);
-    if (!copy)
-        return -1;
-    memcpy(copy, text, bytes);
-    uint32_t key = c->n_names < 4096 ? free_key(c, hash) : hash;
-    c->names[c->n_names] = (name_entry){ .text = copy, .hash = hash, .key = key };
-    c->name_slots[i] = (int32_t)c->n_names;
-    return (int32_t)c->n_names++;
-}
-
-int32_t ad__name(ad_context *c, const char *text)
-{
-    size_t at = (((uintptr_t)text >> 3 ^ (uintptr_t)text) & 127);
-    if (text && c->known_name[at].text == text) { /* another text may lie there by now */
-        const char *a = c->names[c->known_name[at].id].text, *b = text;
-        while (*a && *a == *b)
-            a++, b++;
-        if (*a == *b)
-            return c->known_name[at].id;
-    }
-    int32_t id = find_or_add(c, text);
-    if (id < 0)
-        return -1;
-    c->known_name[at].text = text;
-    c->known_name[at].id = id;
-    return id;
-}
-
-uint32_t ad__name_hash(ad_context *c, int32_t id)
-{
-    return id >= 0 && id < c->n_names ? c->names[id].key : 0;
-}
-
 /* ---- contexts ---------------------------------------------------------------------------------------------------- */
 
 static void at_thread_exit(void *context)
@@ -309,6 +203,7 @@ ad_context *ad_context_new(const ad_options *options)
     c->max_nodes = o->max_nodes > 0 ? o->max_nodes : 1 << 24;
     c->max_plans = o->max_plans > 0 ? o->max_plans : 64;
     c->free_tensor = -1;
+    c->free_name = -1;
     c->free_shape = -1;
     c->passes = ad__passes_wanted();
     memset(c->broadcast, 0xff, sizeof c->broadcast);
@@ -350,11 +245,10 @@ void ad_context_free(ad_context *c)
     ad__tensors_free(c);
     if (c->backend)
         c->backend->close(c->backend_state);
-    for (int64_t i = 0; i < c->n_names; i++)
-        ad__allocate(c, c->names[i].text, 0);
+    ad__names_free(c);
     for (int64_t i = 0; i * SHAPE_PAGE < c->n_shapes; i++)
         ad__allocate(c, c->shapes[i], 0);
-    void *arrays[] = { c->names, c->name_slots, c->shapes, c->shape_slots };
+    void *arrays[] = { c->shapes, c->shape_slots };
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         ad__allocate(c, arrays[i], 0);
     c->allocator.allocate(c->allocator.user, c, 0);

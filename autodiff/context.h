@@ -46,8 +46,14 @@ static inline int32_t handle_index(const void *h)
 
 /* ---- interned names and shapes ----------------------------------------------------------------------------------- */
 
-/* Copies of names, each once, never moved; id from 0. -1 after an error. */
+/* Copies of names, each once, never moved; id from 0. -1 after an error. Id and text are good for the open tapes; what
+ * keeps them longer holds the name. */
 int32_t ad__name(ad_context *c, const char *text);
+int32_t ad__name_known(const ad_context *c, const char *text); /* -1 for a name that nobody has asked for */
+void ad__name_hold(ad_context *c, int32_t id, int by); /* by 1, and by -1 when that thing ends; nothing for -1 */
+/* Forgets the names that nobody holds or has used of late, once there are many. Called between steps. */
+void ad__names_trim(ad_context *c);
+void ad__names_free(ad_context *c);
 static inline const char *ad__name_text(const ad_context *c, int32_t id);
 uint32_t ad__name_hash(ad_context *c, int32_t id); /* 32 bits, distinct for every name of this context: keys draws */
 
@@ -101,17 +107,30 @@ typedef struct tensor {
 void ad__from_tensor(void *out, ad_source type, const void *in, int dtype, ad_precision precision, int64_t n);
 tensor *ad__tensor(ad_context *c, const ad_tensor *handle); /* NULL, no error, when it is not a live persistent */
 
+/* States lie in slabs that never move. What is free of a slab: gaps in order, no two of them side by side. */
+typedef struct gap {
+    size_t at, size;
+} gap;
 typedef struct slab {
-    void *data;
-    size_t size, used;
-    int32_t live; /* states in it; at 0 it is used afresh */
+    void *data; /* NULL: no slab */
+    size_t size;
+    int32_t live; /* states in it */
+    gap *gaps;
+    int64_t n_gaps, cap_gaps;
 } slab;
+/* Memory of a state and the slab that it lies in; NULL after an error. It is given back with the same number of bytes. */
+void *ad__slab_take(ad_context *c, size_t bytes, int32_t *which);
+void ad__slab_give(ad_context *c, int32_t which, const void *data, size_t bytes);
+void ad__slabs_free(ad_context *c);
 
 /* ---- the context ------------------------------------------------------------------------------------------------- */
 
 typedef struct name_entry {
     char *text;
     uint32_t hash, key; /* key: the distinct hash that draws use */
+    int32_t holders;    /* what outlives a step and has it */
+    uint32_t used;      /* the context's generation when it was last asked for */
+    int32_t next_free;  /* of an unused entry, whose text is NULL: the next one, -1 at the end */
 } name_entry;
 
 /* What a seed was followed by. Seeding again begins another one; the rooms above may put one aside for a while. */
@@ -138,7 +157,10 @@ struct ad_context {
     error_frame *frame;
 
     name_entry *names;
-    int64_t n_names, cap_names;
+    int64_t n_names, cap_names, used_names;
+    int64_t names_looked_at; /* so many must there be until it is worth forgetting some */
+    int64_t moved_keys;      /* names whose key is not their hash */
+    int32_t free_name;
     int32_t *name_slots; /* open addressing; -1 empty */
     int64_t n_name_slots;
     struct {
@@ -148,6 +170,7 @@ struct ad_context {
 
     shape_info **shapes; /* pages of SHAPE_PAGE: an entry never moves */
     int64_t n_shapes, used_shapes, cap_shape_pages;
+    int64_t shapes_looked_at; /* so many must there be until it is worth forgetting some */
     int32_t free_shape;
     int held; /* tapes that a client keeps off the stack: their shapes must stay */
     int32_t *shape_slots;
@@ -204,7 +227,7 @@ static inline const shape_info *ad__shape_info(const ad_context *c, int32_t id)
 }
 static inline const char *ad__name_text(const ad_context *c, int32_t id)
 {
-    return id >= 0 && id < c->n_names ? c->names[id].text : "?";
+    return id >= 0 && id < c->n_names && c->names[id].text ? c->names[id].text : "?";
 }
 static inline bool ad__ok(const ad_context *c)
 {

@@ -41,11 +41,12 @@ static void take_off(ad_context *c, tape *t)
     t->outer = NULL;
 }
 
-/* Shapes are forgotten between steps; these must stay as long as the program. */
+/* Shapes and names are forgotten between steps; these must stay as long as the program. */
 static void pin(program *p, int by)
 {
     for (int64_t i = 0; i < p->recorded.n; i++)
         ad__shape_hold(p->context, p->tape->node[i].shape, by);
+    ad__tape_hold_names(p->context, p->tape, 0, p->recorded.n, by);
 }
 
 program *ad__program_hold(ad_context *c)

@@ -81,11 +81,12 @@ void ad__shape_pin(ad_context *c, int32_t id)
 
 void ad__shapes_trim(ad_context *c)
 {
-    if (c->used_shapes < MANY_SHAPES || c->held)
+    if (c->used_shapes < MANY_SHAPES || c->used_shapes < c->shapes_looked_at || c->held)
         return;
     int64_t pinned = 1; /* the scalar's */
     for (int32_t id = 1; id < c->n_shapes; id++)
         pinned += entry(c, id)->size >= 0 && entry(c, id)->holders;
+    c->shapes_looked_at = 2 * pinned;
     if (pinned > c->used_shapes / 2)
         return; /* there is little to forget */
     while (c->n_plans)

@@ -17,8 +17,10 @@ enum { CHUNK = 1 << 14 };
 tape *ad__tape_open(ad_context *c, uint64_t stream, uint64_t run)
 {
     c->error_kind = AD_ERROR_NONE;
-    if (!c->tape)
+    if (!c->tape) {
         ad__shapes_trim(c);
+        ad__names_trim(c);
+    }
     if (!c->backend && !ad__backend_start(c, NULL))
         return NULL;
     tape *t = c->spare;
@@ -83,6 +85,12 @@ void ad__tape_rewind(ad_context *c, tape *t, const tape_mark *to)
     t->n_bound = to->n_bound;
     if (t->n_placed > t->n)
         t->n_placed = t->n;
+}
+
+void ad__tape_hold_names(ad_context *c, const tape *t, int64_t from, int64_t to, int by)
+{
+    for (int64_t i = from; i < to; i++)
+        ad__name_hold(c, t->node[i].site, by);
 }
 
 void ad__tape_free(ad_context *c, tape *t)
@@ -215,7 +223,9 @@ void *ad__step_chunk(ad_context *c, size_t size)
     while (k && k->size < size)
         k = k->next;
     if (!k) {
-        size_t room = size > CHUNK ? size : CHUNK;
+        size_t room = CHUNK; /* doubling: needs that grow from step to step leave little behind */
+        while (room < size)
+            room *= 2;
         if (!(k = ad__allocate(c, NULL, sizeof *k + room)))
             return NULL;
         *k = (step_chunk){ .size = room };

@@ -177,6 +177,9 @@ static inline tape_mark ad__tape_mark(const tape *t)
 uint64_t ad__tape_hash(const tape *t); /* of what is recorded; numbers of run time do not count */
 void ad__tape_rewind(ad_context *c, tape *t, const tape_mark *to);
 
+/* Holds, by 1, or lets go, by -1, the names of sites on nodes [from, to): of tapes that are kept off the stack. */
+void ad__tape_hold_names(ad_context *c, const tape *t, int64_t from, int64_t to, int by);
+
 /* What an operand nearly always is, a value of tape t or a persistent tensor that t has recorded: its node; else -1. */
 static inline node_id ad__node_quickly(const ad_context *c, const tape *t, const ad_tensor *handle)
 {

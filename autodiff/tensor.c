@@ -1,11 +1,10 @@
-/* Persistent tensors: making, writing, ending; and what may be asked of any tensor. States lie in slabs that never
- * move. */
+/* Persistent tensors: making, writing, ending; and what may be asked of any tensor. */
 #include <math.h>
 #include <string.h>
 
 #include "autodiff/backend.h"
 
-enum { SLAB = 1 << 20, LINE = 64 };
+enum { LINE = 64 };
 
 tensor *ad__tensor(ad_context *c, const ad_tensor *handle)
 {
@@ -32,28 +31,11 @@ static int32_t new_entry(ad_context *c)
     return i;
 }
 
-/* Bytes of a state: from the first slab with room, else a new one. */
-static void *slab_bytes(ad_context *c, size_t bytes, int32_t *which)
+/* Bytes of a state: whole lines, for kernels run to the end of the last one. */
+static size_t state_bytes(const ad_context *c, int32_t shape, int dtype)
 {
-    for (int64_t i = 0; i < c->n_slabs; i++) {
-        slab *s = &c->slabs[i];
-        if (s->size - s->used < bytes)
-            continue;
-        void *p = (char *)s->data + s->used;
-        s->used += bytes;
-        s->live++;
-        *which = (int32_t)i;
-        return p;
-    }
-    if (!ad__reserve(c, &c->slabs, &c->cap_slabs, c->n_slabs + 1, sizeof *c->slabs))
-        return NULL;
-    size_t size = bytes > SLAB ? bytes : SLAB;
-    void *data = c->backend->memory_new(c->backend_state, size);
-    if (!data)
-        return NULL;
-    c->slabs[c->n_slabs] = (slab){ .data = data, .size = size, .used = bytes, .live = 1 };
-    *which = (int32_t)c->n_slabs++;
-    return data;
+    size_t bytes = (size_t)ad__shape_info(c, shape)->size * ad__dtype_bytes(c, dtype);
+    return bytes ? (bytes + LINE - 1) & ~(size_t)(LINE - 1) : LINE;
 }
 
 static ad_tensor *make(int kind, int dtype, const ad_shape *shape, void *borrowed)
@@ -61,26 +43,29 @@ static ad_tensor *make(int kind, int dtype, const ad_shape *shape, void *borrowe
     ad_context *c = ad__current();
     if (!c || (!c->backend && !ad__backend_start(c, NULL)))
         return AD_NIL;
+    if (!c->tape)
+        ad__shapes_trim(c);
     int32_t id = ad__shape(c, shape), slab_index = -1;
     int32_t i = id < 0 ? -1 : new_entry(c);
-    ad__shape_pin(c, id);
     if (i < 0)
         return AD_NIL;
-    size_t bytes = (size_t)ad__shape_info(c, id)->size * ad__dtype_bytes(c, dtype);
-    void *data = borrowed;
-    if (kind == TENSOR_STATE) { /* whole lines: kernels run to the end of the last one */
-        bytes = (bytes + LINE - 1) & ~(size_t)(LINE - 1);
-        data = slab_bytes(c, bytes ? bytes : LINE, &slab_index);
-    }
+    size_t bytes = kind == TENSOR_STATE ? state_bytes(c, id, dtype)
+                                        : (size_t)ad__shape_info(c, id)->size * ad__dtype_bytes(c, dtype);
+    void *data = kind == TENSOR_STATE ? ad__slab_take(c, bytes, &slab_index) : borrowed;
     if (kind == TENSOR_INPUT)
         data = c->backend->memory_new(c->backend_state, bytes ? bytes : 1);
     tensor *x = &c->tensors[i];
     if (!data || (kind != TENSOR_BORROWED && !c->backend->clear(c->backend_state, data, bytes))) {
+        if (data && kind == TENSOR_INPUT)
+            c->backend->memory_free(c->backend_state, data);
+        if (data && kind == TENSOR_STATE)
+            ad__slab_give(c, slab_index, data, bytes);
         x->kind = TENSOR_FREE;
         x->next_free = c->free_tensor;
         c->free_tensor = i;
         return AD_NIL;
     }
+    ad__shape_hold(c, id, 1);
     *x = (tensor){ .data = data,
                    .shape = id,
                    .kind = (uint8_t)kind,
@@ -131,11 +116,9 @@ void ad_free(ad_tensor *persistent)
         return;
     if (x->kind == TENSOR_INPUT)
         c->backend->memory_free(c->backend_state, x->data);
-    if (x->kind == TENSOR_STATE) {
-        slab *s = &c->slabs[x->slab];
-        if (--s->live == 0)
-            s->used = 0;
-    }
+    if (x->kind == TENSOR_STATE)
+        ad__slab_give(c, x->slab, x->data, state_bytes(c, x->shape, x->dtype));
+    ad__shape_hold(c, x->shape, -1);
     x->kind = TENSOR_FREE;
     x->next_free = c->free_tensor;
     c->free_tensor = handle_index(persistent);
@@ -146,10 +129,8 @@ void ad__tensors_free(ad_context *c)
     for (int64_t i = 0; i < c->n_tensors; i++)
         if (c->tensors[i].kind == TENSOR_INPUT)
             c->backend->memory_free(c->backend_state, c->tensors[i].data);
-    for (int64_t i = 0; i < c->n_slabs; i++)
-        c->backend->memory_free(c->backend_state, c->slabs[i].data);
+    ad__slabs_free(c);
     ad__allocate(c, c->tensors, 0);
-    ad__allocate(c, c->slabs, 0);
 }
 
 /* ---- content ----------------------------------------------------------------------------------------------------- */

@@ -18,6 +18,7 @@ struct ppl_density {
     ad_context *context;
     tape *tape;
     tape_mark recorded; /* the program: runs append to the tape, and are cut off */
+    int64_t named;      /* nodes whose names are held */
     latent *latents;
     int64_t n_latents, cap_latents, size;
     ad_tensor **jacobian; /* log-Jacobians while recording */
@@ -45,6 +46,7 @@ static latent *add_latent(ad_context *c, ppl_density *d, const ppl_message *m, c
     latent *l = &d->latents[d->n_latents];
     *l = (latent){ .name = m->id, .state = ad_state(u), .start = d->size };
     l->size = ad_size(l->state);
+    ad__name_hold(c, m->id, 1);
     d->n_latents++;
     d->size += l->size;
     return l;
@@ -128,6 +130,14 @@ static bool record(ad_context *c, ppl_density *d, ppl_call *call, ppl_function m
     return ad__ok(c);
 }
 
+/* What is on the tape now is the program. */
+static void mark(ad_context *c, ppl_density *d)
+{
+    d->recorded = ad__tape_mark(d->tape);
+    ad__tape_hold_names(c, d->tape, d->named, d->tape->n, 1);
+    d->named = d->tape->n;
+}
+
 /* Takes the held tape off the stack, or puts it there. */
 static void detach(ad_context *c, ppl_density *d)
 {
@@ -156,7 +166,7 @@ ppl_density *ppl_density_new_args(ppl_function model, ppl_signature types, int n
     bool good = false;
     if (call && (d->tape = ad__tape_open(c, STREAM_SEEDED, 0))) {
         good = ppl__call_arguments(c, call, n, args) && record(c, d, call, model);
-        d->recorded = ad__tape_mark(d->tape);
+        mark(c, d);
         detach(c, d);
     }
     ppl__call_free(c, call);
@@ -172,10 +182,14 @@ void ppl_density_free(ppl_density *d)
         return;
     ad_context *c = d->context, *previous = ad_context_use(c);
     c->held--;
-    for (int64_t i = 0; i < d->n_latents; i++)
+    for (int64_t i = 0; i < d->n_latents; i++) {
         ad_free(d->latents[i].state);
-    if (d->tape)
+        ad__name_hold(c, d->latents[i].name, -1);
+    }
+    if (d->tape) {
+        ad__tape_hold_names(c, d->tape, 0, d->named, -1);
         ad__tape_free(c, d->tape);
+    }
     ad__allocate(c, d->latents, 0);
     ad__allocate(c, d->jacobian, 0);
     ad__allocate(c, d, 0);
@@ -262,7 +276,7 @@ static bool record_hessian(ad_context *c, ppl_density *d)
     if (id < 0)
         return false;
     d->hessian = id;
-    d->recorded = ad__tape_mark(d->tape);
+    mark(c, d);
     return true;
 }
 

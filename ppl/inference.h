@@ -21,8 +21,9 @@ struct svi {
     uint64_t id;     /* never used again: plans know the optimiser by it */
     ppl_streams streams;
     int64_t steps;
-    moment *moments; /* by index of the parameter */
+    moment *moments; /* by slot of the parameter */
     int64_t n_moments, cap_moments;
+    uint64_t deaths; /* of parameters, whose moments are gone */
     optim_rule *rules; /* a copy, with the texts of the patterns behind it */
     int64_t n_rules;
     char error[sizeof(((ad_context *)0)->error)];

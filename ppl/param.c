@@ -66,6 +66,7 @@ void ppl_module_enter(ppl_module_scope *s)
     if (!s->context)
         return;
     s->entered = true;
+    ad__name_hold(s->context, ad__name(s->context, s->frame[2]), 1);
     error_frame f = { .outer = s->context->frame, .kind = s->frame[1], .name = s->frame[2] };
     memcpy(s->frame, &f, sizeof f);
     s->context->frame = (error_frame *)(void *)s->frame;
@@ -78,6 +79,7 @@ void ppl_module_leave(ppl_module_scope *s)
     error_frame f;
     memcpy(&f, s->frame, sizeof f);
     s->context->frame = f.outer;
+    ad__name_hold(s->context, ad__name(s->context, f.name), -1);
     ppl__state(s->context)->prefix_length = s->length;
 }
 
@@ -188,11 +190,23 @@ static bool initialise(ad_context *c, const ppl_param_args *a, const char *name,
 
 /* ---- the store --------------------------------------------------------------------------------------------------- */
 
+/* A place in the tables of others for a new parameter; -1 after an error. */
+static int32_t new_slot(ad_context *c, ppl_state *st)
+{
+    int32_t slot = st->free_slot;
+    if (slot >= 0) {
+        st->free_slot = st->slots[slot].next_free;
+        return slot;
+    }
+    if (!ad__reserve(c, &st->slots, &st->cap_slots, st->n_slots + 1, sizeof *st->slots))
+        return -1;
+    return (int32_t)st->n_slots++;
+}
+
 static param *make(ad_context *c, ppl_state *st, const ppl_message *m)
 {
     const ppl_param_args *a = m->param;
     int32_t shape = ad__shape(c, &a->shape);
-    ad__shape_pin(c, shape);
     if (shape < 0 || !ad__reserve(c, &st->params, &st->cap_params, st->n_params + 1, sizeof *st->params))
         return NULL;
     if (dist_constraint_discrete(a->constraint.kind) || dist_constraint_event_dim(a->constraint.kind) > a->shape.rank) {
@@ -205,21 +219,26 @@ static param *make(ad_context *c, ppl_state *st, const ppl_message *m)
         ad_free(leaf);
         return NULL;
     }
-    name_slot *slot = ppl__name_slot(c, st, m->id);
-    if (!slot) {
+    name_slot *named = ppl__name_slot(c, st, m->id);
+    int32_t slot = named ? new_slot(c, st) : -1;
+    if (slot < 0) {
         ad_free(leaf);
         return NULL;
     }
+    ad__name_hold(c, m->id, 1);
+    ad__shape_hold(c, shape, 1);
     param *p = &st->params[st->n_params++];
     *p = (param){ .name = m->id,
                   .shape = shape,
+                  .slot = slot,
                   .constraint = a->constraint,
                   .leaf = leaf,
                   .life = ++st->lives,
                   .newborn = st->in_step,
                   .tape_generation = ~0u,
                   .collected = ~0u };
-    slot->param = (int32_t)st->n_params;
+    st->slots[slot].life = p->life;
+    named->param = (int32_t)st->n_params;
     return p;
 }
 
@@ -272,33 +291,48 @@ void ppl__param_value(ad_context *c, ppl_state *st, ppl_message *m)
 
 param *ppl__param_find(ad_context *c, ppl_state *st, const char *name)
 {
-    name_slot *slot = st ? ppl__name_slot(c, st, ad__name(c, name)) : NULL;
+    name_slot *slot = st ? ppl__name_slot(c, st, ad__name_known(c, name)) : NULL;
     return slot && slot->param ? &st->params[slot->param - 1] : NULL;
 }
 
-static void end(ppl_state *st, param *p)
+static void end(ad_context *c, ppl_state *st, param *p)
 {
     ad_free(p->leaf);
     p->leaf = NULL;
+    ad__name_hold(c, p->name, -1);
+    ad__shape_hold(c, p->shape, -1);
+    st->slots[p->slot] = (param_slot){ .next_free = st->free_slot };
+    st->free_slot = p->slot;
     st->names[p->name].param = 0;
+    st->deaths++;
 }
 
-/* Drops dead entries at the end of the list, so that a store filled and cleared in turn does not grow. */
-static void trim(ppl_state *st)
+/* Closes the gaps that ended parameters leave, so that nothing grows by those that were. */
+static void close_gaps(ppl_state *st)
 {
-    while (st->n_params && !st->params[st->n_params - 1].leaf)
-        st->n_params--;
+    int64_t n = 0;
+    for (int64_t i = 0; i < st->n_params; i++) {
+        if (!st->params[i].leaf)
+            continue;
+        if (n < i)
+            st->params[n] = st->params[i];
+        n++;
+        st->names[st->params[n - 1].name].param = (int32_t)n;
+    }
+    st->n_params = n;
 }
 
-void ppl__params_settle(ppl_state *st, bool keep)
+void ppl__params_settle(ad_context *c, ppl_state *st, bool keep)
 {
+    uint64_t before = st->deaths;
     for (int64_t i = 0; i < st->n_params; i++) {
         param *p = &st->params[i];
         if (p->newborn && p->leaf && !keep)
-            end(st, p);
+            end(c, st, p);
         p->newborn = false;
     }
-    trim(st);
+    if (st->deaths != before)
+        close_gaps(st);
     st->in_step = false;
 }
 
@@ -369,20 +403,14 @@ ad_shape ppl_param_shape(const char *name)
 int64_t ppl_param_count(void)
 {
     ppl_state *st = ppl__state(ad__current());
-    int64_t n = 0;
-    for (int64_t i = 0; st && i < st->n_params; i++)
-        n += st->params[i].leaf != NULL;
-    return n;
+    return st ? st->n_params : 0;
 }
 
 const char *ppl_param_name(int64_t i)
 {
     ad_context *c = ad__current();
     ppl_state *st = ppl__state(c);
-    for (int64_t k = 0; st && k < st->n_params; k++)
-        if (st->params[k].leaf && i-- == 0)
-            return ad__name_text(c, st->params[k].name);
-    return NULL;
+    return st && i >= 0 && i < st->n_params ? ad__name_text(c, st->params[i].name) : NULL;
 }
 
 /* Whether text matches pattern: * stands for any text, ? for one character. */
@@ -416,12 +444,12 @@ int64_t ppl_param_delete(const char *pattern)
         return 0;
     for (int64_t i = 0; st && i < st->n_params; i++) {
         param *p = &st->params[i];
-        if (!p->leaf || (pattern && !ppl__glob(pattern, ad__name_text(c, p->name))))
+        if (pattern && !ppl__glob(pattern, ad__name_text(c, p->name)))
             continue;
-        end(st, p);
+        end(c, st, p);
         n++;
     }
-    if (st)
-        trim(st);
+    if (n)
+        close_gaps(st);
     return n;
 }

@@ -83,8 +83,11 @@ AD_API bool ppl_param_write(const char *name, const void *data, ad_source type, 
 AD_API bool ppl_param_exists(const char *name);
 AD_API ad_shape ppl_param_shape(const char *name);
 AD_API int64_t ppl_param_count(void);
-AD_API const char *ppl_param_name(int64_t i); /* in order of first visit, NULL beyond the last */
-/* Ends the parameters whose names match (* stands for any text, ? for one character); NULL: all. Returns how many. */
+/* In order of first visit, NULL beyond the last; the text is good as long as the parameter lives. */
+AD_API const char *ppl_param_name(int64_t i);
+/* Ends the parameters whose names match (* stands for any text, ? for one character); NULL: all. Returns how many. Their
+ * memory, and what optimisers keep of them, is used again. Names may change for ever: those that no parameter has are
+ * forgotten between steps; one scope, step or context has room for a million. */
 AD_API int64_t ppl_param_delete(const char *pattern);
 
 /* ---- plates ----------------------------------------------------------------------------------------------------- */

@@ -64,8 +64,10 @@ ppl_predictive *ppl_predictive_new_functions(ppl_function model, ppl_function gu
 
 static void forget(ad_context *c, ppl_predictive *p)
 {
-    for (int64_t i = 0; i < p->n; i++)
+    for (int64_t i = 0; i < p->n; i++) {
         ad__allocate(c, p->site[i].values, 0);
+        ad__name_hold(c, p->site[i].name, -1);
+    }
     p->n = 0;
 }
 
@@ -109,6 +111,7 @@ static drawn *place_of(ad_context *c, ppl_predictive *p, const site *s)
     if (!(d->values = ad__allocate(c, NULL, bytes ? bytes : 1)))
         return NULL;
     memset(d->values, 0, bytes);
+    ad__name_hold(c, d->name, 1);
     p->n++;
     return d;
 }

@@ -13,6 +13,7 @@ typedef struct held {
     tape_mark recorded; /* the program: a run appends to it, and is cut off */
     uint32_t generation; /* of the context: another one means that somebody recorded in between */
     int64_t again;       /* steps made without recording */
+    uint64_t deaths;     /* of parameters, when it was recorded */
     uint64_t plan;       /* that ran last, 0: none */
     int n;
     ppl_arg args[PPL_MAX_ARGS]; /* those the tape stands for */
@@ -135,7 +136,7 @@ static bool verify(ad_context *c, held *h)
     st->in_step = true;
     if (ppl__call_arguments(c, s->call, h->n, h->args) && ppl__step_record(c, s, true, &p))
         compare(c, h, p.numbers);
-    ppl__params_settle(st, false);
+    ppl__params_settle(c, st, false);
     ad__tape_close(c);
     h->generation = c->generation;
     return ad__ok(c);
@@ -161,6 +162,7 @@ static void release(ad_context *c, held *h)
         return;
     attach(c, h);
     ad__tape_close(c);
+    c->held--;
     h->tape = NULL;
 }
 
@@ -176,6 +178,7 @@ static double first(ad_context *c, held *h, svi *s, int n, const ppl_arg *args)
         return NAN;
     h->again = 0;
     h->plan = 0;
+    h->deaths = st->deaths;
     h->n = n;
     st->in_step = true;
     if (ppl__call_arguments(c, s->call, n, args) && ppl__step_record(c, s, true, &h->step)) {
@@ -183,13 +186,14 @@ static double first(ad_context *c, held *h, svi *s, int n, const ppl_arg *args)
         if (ad__run(c, &h->step.request, &finite))
             loss = ppl__step_finish(c, &h->step, finite);
     }
-    ppl__params_settle(st, ad__ok(c));
+    ppl__params_settle(c, st, ad__ok(c));
     if (!ad__ok(c) || c->tape->segments != 1) {
         ad__tape_close(c);
         return ad__ok(c) ? loss : NAN;
     }
     memcpy(h->args, args, (size_t)n * sizeof *args);
     h->tape = c->tape;
+    c->held++;
     ad__tape_rewind(c, h->tape, &h->recorded);
     detach(c, h);
     return loss;
@@ -200,10 +204,7 @@ static bool stands(const ad_context *c, const held *h)
 {
     if (!h->tape || h->generation != c->generation)
         return false;
-    for (int i = 0; i < h->step.n; i++)
-        if (!h->step.visited[i].param->leaf)
-            return false;
-    return true;
+    return h->deaths == ((const ppl_state *)c->client)->deaths;
 }
 
 /* The held step with this step's draws and optimiser's numbers. */

@@ -10,7 +10,7 @@
 static void state_free(ad_context *c, void *client)
 {
     ppl_state *st = client; /* the leaves of parameters end with the context's tensors */
-    void *arrays[] = { st->handler, st->params, st->names, st->prefix, st->seedings, st };
+    void *arrays[] = { st->handler, st->params, st->slots, st->names, st->prefix, st->seedings, st };
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         ad__allocate(c, arrays[i], 0);
 }
@@ -23,6 +23,7 @@ ppl_state *ppl__state_new(ad_context *c)
     if (!st)
         return NULL;
     memset(st, 0, sizeof *st);
+    st->free_slot = -1;
     c->client = st;
     c->client_free = state_free;
     return st;

@@ -18,17 +18,24 @@ enum {
     STREAM_PREDICT = 2
 };
 
-/* A parameter, in order of first visit. A deleted one has no leaf; its name gets a new entry when it comes back. */
+/* A parameter, in order of first visit. */
 typedef struct param {
     int32_t name, shape;
+    int32_t slot; /* its place in the tables of others, its own as long as it lives */
     dist_constraint constraint;
-    ad_tensor *leaf;          /* unconstrained, an ad_state; NULL: deleted */
+    ad_tensor *leaf;          /* unconstrained, an ad_state; NULL: about to go from the list */
     bool newborn;             /* made in a step that has not succeeded yet */
     uint64_t life;            /* distinct for every birth: moments of an earlier one are not used */
     uint32_t tape_generation; /* the tape that visited it last, and its constrained value there */
     ad_tensor *value;
     uint32_t collected; /* the tape whose step has found it */
 } param;
+
+/* A place in the tables that others keep of parameters. */
+typedef struct param_slot {
+    uint64_t life;     /* of the parameter whose it is; 0: free */
+    int32_t next_free; /* the next free one, -1 at the end */
+} param_slot;
 
 /* An open or earlier plate of this run. */
 typedef struct plate {
@@ -55,7 +62,10 @@ typedef struct ppl_state {
 
     param *params;
     int64_t n_params, cap_params;
-    uint64_t lives;
+    uint64_t lives, deaths;
+    param_slot *slots;
+    int64_t n_slots, cap_slots;
+    int32_t free_slot;
 
     name_slot *names; /* by id of the name */
     int64_t n_names, cap_names;
@@ -139,7 +149,7 @@ void ppl__send_outward(ad_context *c, const ppl_handler *from, ppl_message *m);
 
 param *ppl__param_find(ad_context *c, ppl_state *st, const char *name); /* NULL, no error, when there is none */
 /* After a step: keeps the parameters born in it, or ends them again. */
-void ppl__params_settle(ppl_state *st, bool keep);
+void ppl__params_settle(ad_context *c, ppl_state *st, bool keep);
 bool ppl__glob(const char *pattern, const char *text);
 
 /* ---- calls ------------------------------------------------------------------------------------------------------- */

@@ -121,15 +121,19 @@ int64_t svi_steps(svi *s)
 
 /* ---- the parameters of a step ------------------------------------------------------------------------------------ */
 
-/* Room for the moments of every parameter; false after an error. */
+/* Room for the moments of every parameter, none of them of one that has ended; false after an error. */
 static bool room_for_moments(ad_context *c, svi *s, const ppl_state *st)
 {
-    if (s->n_moments >= st->n_params)
+    for (int64_t i = 0; s->deaths != st->deaths && i < s->n_moments; i++)
+        if (s->moments[i].life != st->slots[i].life)
+            drop(&s->moments[i]);
+    s->deaths = st->deaths;
+    if (s->n_moments >= st->n_slots)
         return true;
-    if (!ad__reserve(c, &s->moments, &s->cap_moments, st->n_params, sizeof *s->moments))
+    if (!ad__reserve(c, &s->moments, &s->cap_moments, st->n_slots, sizeof *s->moments))
         return false;
-    memset(s->moments + s->n_moments, 0, (size_t)(st->n_params - s->n_moments) * sizeof *s->moments);
-    s->n_moments = st->n_params;
+    memset(s->moments + s->n_moments, 0, (size_t)(st->n_slots - s->n_moments) * sizeof *s->moments);
+    s->n_moments = st->n_slots;
     return true;
 }
 
@@ -165,12 +169,11 @@ static bool collect(ad_context *c, step *p)
         for (const site *s = t->first_param; s; s = s->next_param) {
             if (!s->m.unconstrained)
                 continue;
-            int64_t index = st->names[s->m.id].param - 1;
-            param *q = &st->params[index];
+            param *q = &st->params[st->names[s->m.id].param - 1];
             if (q->collected == c->tape->generation)
                 continue;
             q->collected = c->tape->generation;
-            moment *m = &p->svi->moments[index];
+            moment *m = &p->svi->moments[q->slot];
             if (m->life != q->life && !begin_moment(c, p->svi, m, q))
                 return false;
             p->visited[p->n++] = (visited){ .param = q, .moment = m, .leaf = ad__node(c, q->leaf, "a parameter") };
@@ -395,7 +398,7 @@ static double perform(svi *s, int n, const ppl_arg *args, bool train)
         if (ppl__call_arguments(c, s->call, n, args) && ppl__step_record(c, s, train, &p) &&
             ad__run(c, &p.request, &finite))
             loss = ppl__step_finish(c, &p, finite);
-        ppl__params_settle(st, ad__ok(c));
+        ppl__params_settle(c, st, ad__ok(c));
         ad__tape_close(c);
         st->in_step = in_step;
     }

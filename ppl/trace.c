@@ -288,7 +288,7 @@ static site *find(ppl_trace *handle, const char *name)
 {
     ad_context *c = ad__current();
     const trace *t = ppl__trace_of(c, handle);
-    return t && name ? ppl__trace_find(t, ad__name(c, name)) : NULL;
+    return t && name ? ppl__trace_find(t, ad__name_known(c, name)) : NULL;
 }
 
 /* As find, with an error when there is none. */

@@ -3,6 +3,7 @@
 #include "models/loader.h"
 #include "models/mnist.h"
 #include "models/vae.h"
+#include "tests/resident.h"
 #include "tests/test.h"
 
 #include <errno.h>
@@ -11,14 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
 
 /* ---- an interposed malloc ---------------------------------------------------------------------------------------- */
 
@@ -118,17 +111,6 @@ static void regression_steps(regression *r, int n)
 }
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
-
-/* Kilobytes that are resident, exactly (statm's figure is batched per thread); -1 where the system does not tell. */
-static long resident(void)
-{
-    char line[256];
-    long kilobytes = -1;
-    FILE *f = fopen("/proc/self/smaps_rollup", "r");
-    while (f && kilobytes < 0 && fgets(line, sizeof line, f)) sscanf(line, "Rss: %ld", &kilobytes);
-    if (f) fclose(f);
-    return kilobytes;
-}
 
 /* Two bytes kept by each step would exceed SLACK, which is for pages of code that are touched late. */
 START_TEST(resident_memory_does_not_grow)
