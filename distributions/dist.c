@@ -188,6 +188,11 @@ static bool number_fits(ad_context *c, const dist_object *o, int i, node_id id)
 static bool add_parameter(ad_context *c, dist_object *o, int i, T x, int own)
 {
     const dist_parameter *info = &o->of->parameter[i];
+    if (!info->name || info->event_dim < DIST_OWN_EVENT || info->event_dim > AD_MAX_RANK) {
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "dist_new: parameter %d of class %s %s", i, o->of->name,
+                 info->name ? "has an event_dim that is none" : "has no name");
+        return false;
+    }
     node_id id = ad__node(c, x, info->name);
     if (id < 0) return false;
     const ad_shape *s = &ad__shape_of(c, id)->shape, *front = own ? without_right(c, s, own) : s;
@@ -217,17 +222,27 @@ static bool add_parameter(ad_context *c, dist_object *o, int i, T x, int own)
     return o->event != NULL;
 }
 
+/* The event shape is read off parameter 0. */
+static inline bool has_sane_dims(const dist_class *of)
+{
+    int of_first = of->n_parameters ? of->parameter[0].event_dim : 0;
+    return of_first == DIST_OWN_EVENT || (of->event_dim >= 0 && of->event_dim <= of_first);
+}
+
 /* Whether a class can make a distribution; the room's own pass quickly. */
 static bool is_whole(ad_context *c, const dist_class *of, T const *parameter)
 {
     if (of && of->name && of->log_prob && (unsigned)of->n_parameters <= DIST_MAX_PARAMETERS &&
-        (parameter || !of->n_parameters))
+        (parameter || !of->n_parameters) && has_sane_dims(of))
         return true;
     const char *name = of && of->name ? of->name : "?";
     if (!of || !of->name)
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "dist_new: the class %s", of ? "has no name" : "is NULL");
     else if (!of->log_prob)
         ad__fail(c, AD_ERROR_ARGUMENT, "set .log_prob of the dist_class", "dist_new: class %s has no log_prob", name);
+    else if ((unsigned)of->n_parameters <= DIST_MAX_PARAMETERS && !has_sane_dims(of))
+        ad__fail(c, AD_ERROR_ARGUMENT, "a draw's dimensions are the rightmost ones of parameter 0's members",
+                 "dist_new: class %s says that a draw has %d dimensions", name, of->event_dim);
     else if (!parameter) ad__fail(c, AD_ERROR_ARGUMENT, NULL, "dist_new: the parameters of %s are NULL", name);
     else
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "dist_new: class %s says that it has %d parameters; 0 to %d are possible",
@@ -245,6 +260,7 @@ distribution *dist_new(const dist_class *of, T const *parameter, int event_dim)
     o->to_event = o->mask_event = 0;
     o->mask = NULL;
     o->score = false;
+    o->batch = o->event = &ad__shape_info(c, 0)->shape; /* the scalar's */
     for (int i = 0; i < of->n_parameters; i++) {
         int own = of->parameter[i].event_dim == DIST_OWN_EVENT ? event_dim : of->parameter[i].event_dim;
         if (!add_parameter(c, o, i, parameter[i], own)) return NIL;

@@ -332,6 +332,19 @@ static const dist_class without_density = { .name = "without_density",
                                             .parameter = { { .name = "at" } } };
 static const dist_class without_name = { .n_parameters = 1, .log_prob = minus_square };
 static const dist_class of_too_many = { .name = "of_too_many", .n_parameters = 5, .log_prob = minus_square };
+static const dist_class of_nameless = { .name = "of_nameless", .n_parameters = 1, .log_prob = minus_square };
+static const dist_class of_deep = {
+    .name = "of_deep", .n_parameters = 1, .parameter = { { .name = "at" } }, .event_dim = 3, .log_prob = minus_square
+};
+static const dist_class of_odd = {
+    .name = "of_odd", .n_parameters = 1, .parameter = { { .name = "at", .event_dim = 99 } }, .log_prob = minus_square
+};
+static ad_tensor *square(const dist_object *d, ad_tensor *x)
+{
+    (void)d;
+    return ad_neg(ad_square(x));
+}
+static const dist_class of_none = { .name = "of_none", .log_prob = square };
 static void draws_from_it(void)
 {
     ppl_sample("site", dist_new(&observed_only, (ad_tensor *[]){ ad_number(1) }, 0));
@@ -346,6 +359,9 @@ START_TEST(classes_with_holes)
     } rows[] = { { &without_density, "class without_density has no log_prob" },
                  { &without_name, "has no name" },
                  { &of_too_many, "says that it has 5 parameters" },
+                 { &of_nameless, "parameter 0 of class of_nameless has no name" },
+                 { &of_deep, "class of_deep says that a draw has 3 dimensions" },
+                 { &of_odd, "parameter 0 of class of_odd has an event_dim that is none" },
                  { NULL, "is NULL" },
                  { &observed_only, "at is NULL" } };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
@@ -353,6 +369,12 @@ START_TEST(classes_with_holes)
             dist_new(rows[i].of, at, 0);
             error_says(rows[i].words);
         }
+    ad_scope { /* without parameters: the shape of its values */
+        distribution *d = dist_expand(dist_new(&of_none, NULL, 0), AD_SHAPE(3));
+        near(ad_item(ad_sum(dist_log_prob(d, ad_full_shape(AD_SHAPE(3), 2)))), -12, 0);
+        ck_assert_int_eq(dist_event_dim(d), 0);
+        fine();
+    }
     ad_scope {
         near(ad_item(dist_log_prob(dist_new(&observed_only, (ad_tensor *[]){ ad_number(1) }, 0), ad_number(3))), -4, 0);
         ppl_trace_run(draws_from_it, PPL_ARGS());
