@@ -430,6 +430,35 @@ START_TEST(long_sums_keep_their_digits)
 }
 END_TEST
 
+/* Rows that many are added to and rows with few members, in one scatter: (2, members, 3) -> (2, rows, 3). */
+START_TEST(rows_with_many_members)
+{
+    enum { MEMBERS = 40000, ROWS = 1000, INNER = 3 };
+    float *x = malloc(2 * MEMBERS * INNER * sizeof *x);
+    double *want = calloc(2 * ROWS * INNER, sizeof *want), *got = calloc(2 * ROWS * INNER, sizeof *got);
+    int64_t *index = malloc(MEMBERS * sizeof *index);
+    fill(x, 2 * MEMBERS * INNER);
+    for (int64_t j = 0; j < MEMBERS; j++) index[j] = j % 3 == 0 ? 5 : j % 3 == 1 ? 999 : j * 7919 % ROWS;
+    for (int64_t i = 0; i < 2 * MEMBERS * INNER; i++)
+        want[(i / INNER / MEMBERS * ROWS + index[i / INNER % MEMBERS]) * INNER + i % INNER] += (double)x[i];
+    begin_as(AD_FLOAT);
+    ad_tensor *t = ad_from(x, AD_SHAPE(2, MEMBERS, INNER)), *at = ad_from(index, AD_SHAPE(MEMBERS));
+    for (int again = 0; again < 2; again++)
+        ad_scope {
+            ck_assert_msg(ad_read(ad_scatter_add(t, 1, at, ROWS), got, 2 * ROWS * INNER), "%s", ad_error());
+            for (int i = 0; i < 2 * ROWS * INNER; i++)
+                ck_assert_msg(fabs(got[i] - want[i]) <= 1e-6 * want[i], "element %d: %.9g, not %.9g", i, got[i], want[i]);
+        }
+    ad_scope {
+        ad_read(ad_scatter_add(t, 1, at, ROWS - 1), got, 2 * (ROWS - 1) * INNER);
+        error_says("index 999 is outside [0, 999)");
+    }
+    ad_free(t), ad_free(at);
+    end();
+    free(x), free(want), free(got), free(index);
+}
+END_TEST
+
 Suite *suite_extremes(void)
 {
     Suite *s = suite_create("extremes");
@@ -444,6 +473,7 @@ Suite *suite_extremes(void)
     tcase_add_test(t, sizes_beyond_memory);
     tcase_add_test(t, greatest_rank);
     tcase_add_test(t, long_sums_keep_their_digits);
+    tcase_add_test(t, rows_with_many_members);
     suite_add_tcase(s, t);
     return s;
 }

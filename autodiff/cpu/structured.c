@@ -115,31 +115,49 @@ static void run_gather(const void *job, int64_t from, int64_t to, int thread)
     }
 }
 
-/* scatter_add: (outer, members, inner), index (members) -> (outer, size, inner); detail: NULL, or doubles in which the
- * sums of many members are made */
+enum { MANY = 256 }; /* members of a row, beyond which their sum would lose digits in float */
+
+/* The rows of n with many members are numbered from 1 on, the others get 0; how many they are. */
+static int64_t find_long(int64_t members, const int64_t *index, int64_t n, int64_t *number)
+{
+    int64_t found = 0;
+    memset(number, 0, (size_t)n * sizeof *number);
+    for (int64_t j = 0; j < members; j++)
+        number[index[j]]++;
+    for (int64_t k = 0; k < n; k++)
+        number[k] = number[k] > MANY ? ++found : 0;
+    return found;
+}
+
+/* scatter_add: (outer, members, inner), index (members) -> (outer, size, inner); detail: NULL, or the rows' numbers and
+ * behind them the doubles in which the sums of those with many members are made */
 static void run_scatter_add(const void *job, int64_t from, int64_t to, int thread)
 {
     const cpu_step *s = job;
     (void)from, (void)to, (void)thread;
-    const int64_t *a = plan_attrs(s->program->plan, s->node), *index = step_pointer(s, 2);
-    size_t row = (size_t)a[3] * real_bytes(s->program), rows = (size_t)(a[1] * a[2]);
+    const int64_t *a = plan_attrs(s->program->plan, s->node), *index = step_pointer(s, 2), inner = a[3];
+    size_t row = (size_t)inner * real_bytes(s->program);
     char *out = step_pointer(s, 0);
     const char *x = step_pointer(s, 1);
-    double *sum = s->detail;
-    memset(sum ? (char *)sum : out, 0, sum ? rows * (size_t)a[3] * sizeof *sum : rows * row);
-    for (int64_t i = 0; i < a[1]; i++) {
+    for (int64_t j = 0; j < s->size[0]; j++)
+        if (bad_index(s, index[j], a[2]))
+            return;
+    int64_t *number = s->detail, n_long = number ? find_long(s->size[0], index, a[2], number) : 0;
+    double *sum = number ? (double *)(number + a[2]) : NULL;
+    memset(out, 0, (size_t)(a[1] * a[2]) * row);
+    for (int64_t i = 0; i < a[1]; i++, out += (size_t)a[2] * row) {
+        if (n_long)
+            memset(sum, 0, (size_t)(n_long * inner) * sizeof *sum);
         for (int64_t j = 0; j < s->size[0]; j++, x += row) {
-            if (bad_index(s, index[j], a[2]))
-                return;
-            int64_t at = i * a[2] + index[j];
-            if (sum)
-                kernels(s)->add_to_doubles(a[3], x, sum + at * a[3]);
+            if (n_long && number[index[j]])
+                kernels(s)->add_to_doubles(inner, x, sum + (number[index[j]] - 1) * inner);
             else
-                kernels(s)->add_row(a[3], x, out + (size_t)at * row);
+                kernels(s)->add_row(inner, x, out + (size_t)index[j] * row);
         }
+        for (int64_t k = 0; n_long && k < a[2]; k++)
+            if (number[k])
+                kernels(s)->from_double(inner, sum + (number[k] - 1) * inner, out + (size_t)k * row);
     }
-    if (sum)
-        kernels(s)->from_double((int64_t)rows * a[3], sum, out);
 }
 
 /* ---- reducing ---------------------------------------------------------------------------------------------------- */
@@ -541,9 +559,10 @@ bool cpu_lower_node(cpu_program *p, int32_t node)
             return false;
         s->size[0] = plan_size(pl, in[1]);
         s->size[1] = bytes;
-        enum { MANY = 256 }; /* members whose sum would lose digits in float */
-        if (pl->node[node].op == OP_scatter_add && s->size[0] > MANY && bytes < (int64_t)sizeof(double))
-            return (s->detail = cpu_detail(p, (size_t)size * sizeof(double))) != NULL;
+        if (pl->node[node].op == OP_scatter_add && s->size[0] > MANY && bytes < (int64_t)sizeof(double)) {
+            const int64_t *a = plan_attrs(pl, node);
+            return (s->detail = cpu_detail(p, (size_t)(a[2] + s->size[0] / MANY * a[3]) * sizeof(double))) != NULL;
+        }
         return true;
     case OP_cumsum:
         return cpu_step_new(p, run_cumsum, node) != NULL;
