@@ -25,12 +25,13 @@ typedef struct ppl_prior {
 } ppl_prior;
 
 /* Latent sites take their values (and infer) from the trace; a site observed in the model is left alone, a name missing
- * in the trace is drawn as usual. An error when the trace's site of that name is observed or no sample site. Plates that
- * give no .subsample have the members that the trace's plates have; where the sizes differ that is an error. */
+ * in the trace is drawn as usual. An error when the trace's site of that name is observed or no sample site. Plates
+ * that give no .subsample have the members that the trace's plates have; where the sizes differ, or rows of one's own
+ * meet drawn ones, that is an error. */
 AD_API ppl_handler ppl_replay(ppl_trace *t);
 
 /* Hides messages from the handlers outside. Nothing given: all. `hide...` hides what is named and shows the rest,
- * `expose...` shows what is named and hides the rest. */
+ * `expose...` shows what is named and hides the rest. The same name, or type, in both is an error. */
 typedef struct ppl_block_args {
     const char *const *hide, *const *expose; /* names, ended by NULL: PPL_NAMES("a", "b") */
     unsigned hide_types, expose_types;       /* PPL_TYPE(PPL_PARAM) | ... */
@@ -43,22 +44,23 @@ typedef struct ppl_block_args {
 AD_API ppl_handler ppl_block_handler(const ppl_block_args *args);
 
 /* Named latent sites become observed with these values, and observed ones get them instead; a NULL value makes the
- * site latent. */
+ * site latent. A plate of that name has the members that the value gives (int64, one dimension). */
 AD_API ppl_handler ppl_condition_handler(const ppl_value *values);
 /* Named observed sites become latent and are drawn; no names (or NULL): all. */
 AD_API ppl_handler ppl_uncondition_handler(const char *const *names);
 /* Intervention: the site itself is drawn or observed as ever, for everyone to see; the program goes on with the value
- * given here, which is called <name>__CF and seen by the handlers inside alone. Of two on one site the inner one wins. */
+ * given here, which is called <name>__CF and seen by the handlers inside alone. Of two on one site the inner one wins.
+ * A plate is no site: intervening on one is an error. */
 AD_API ppl_handler ppl_do_handler(const ppl_value *values);
 /* Values for parameters; names are those after the last "$$$", or whole. */
 AD_API ppl_handler ppl_substitute_handler(const ppl_value *values);
-/* Parameters become latent sites with these priors; a later use of one in the same run gets the same value. A prior whose
+/* Parameters become latent sites with these priors; a later use of one in the block gets the same value. A prior whose
  * parameter is not met in the block is an error at its end. */
 AD_API ppl_handler ppl_lift_handler(const ppl_prior *priors);
 
 /* Multiplies the weight of every message inside; the factor enters at run time, so another one makes no new plan. */
 AD_API ppl_handler ppl_scale(double factor);
-/* Counts log-densities only where mask is not 0; masks of several handlers are combined. */
+/* Counts log-densities only where mask is not 0; masks of several handlers are combined. NULL: all count. */
 AD_API ppl_handler ppl_mask(ad_tensor *mask);
 /* Changes the infer hints of every sample site inside. */
 AD_API ppl_handler ppl_infer_config(void (*change)(const ppl_message *m, ppl_infer *infer));

@@ -66,6 +66,7 @@ typedef struct ppl_message {
     union {
         const struct ppl_param_args *param; /* of a parameter, while its message travels; NULL in a trace */
         const ppl_frame *plate;             /* of a plate's message: the plate's own frame */
+        const void *lifted;                 /* of a sample site: NULL, or what ppl_lift keeps of it */
     };
     ad_tensor *unconstrained;           /* of a parameter: the leaf that the optimiser moves */
     int event_dim;          /* of a parameter or ppl_subsample: its dimensions that no plate counts; -1: not given */

@@ -86,11 +86,11 @@ static plate *refuse(ad_context *c, ad_error_kind kind, const ppl_plate_args *a,
     return NULL;
 }
 
-/* Free dimension: the one asked for, or the first from the right; 0 after an error. */
-static int free_dim(ad_context *c, const ppl_state *st, const ppl_plate_args *a)
+/* Free dimension: the one asked for, or the first from the right; 0 after an error. `name` is the plate's full one. */
+static int free_dim(ad_context *c, const ppl_state *st, const ppl_plate_args *a, const char *name)
 {
     if (a->dim > 0 || a->dim < -AD_MAX_RANK) {
-        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "plate \"%s\": dim is %d; batch dimensions are -1 to %d", a->name, a->dim,
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "plate \"%s\": dim is %d; batch dimensions are -1 to %d", name, a->dim,
                  -AD_MAX_RANK);
         return 0;
     }
@@ -99,12 +99,12 @@ static int free_dim(ad_context *c, const ppl_state *st, const ppl_plate_args *a)
         while (i < AD_MAX_RANK && st->by_dim[i])
             i++;
     if (i == AD_MAX_RANK) {
-        ad__fail(c, AD_ERROR_LIMIT, NULL, "plate stack overflow: no dimension is left for plate \"%s\"", a->name);
+        ad__fail(c, AD_ERROR_LIMIT, NULL, "plate stack overflow: no dimension is left for plate \"%s\"", name);
         return 0;
     }
     if (st->by_dim[i]) {
         ad__fail(c, AD_ERROR_SITE, "try moving the dim of one plate to the left",
-                 "at plates \"%s\" and \"%s\", collide at dim=%d", a->name, st->by_dim[i]->frame.name, a->dim);
+                 "at plates \"%s\" and \"%s\", collide at dim=%d", name, st->by_dim[i]->frame.name, a->dim);
         return 0;
     }
     return -1 - i;
@@ -188,7 +188,10 @@ static bool announce(ad_context *c, const ppl_plate_args *a, plate *p)
     if (!m.value)
         return true;
     ad_shape s = ad_shape_of(m.value);
-    if (ad__ok(c) && ad_dtype_of(m.value) != AD_INT64) {
+    if (a->full_size) {
+        ad__fail(c, AD_ERROR_SITE, "subsample_size draws members here", "plate \"%s\": with full_size the members were "
+                 "taken elsewhere, and a handler gives others", m.name);
+    } else if (ad__ok(c) && ad_dtype_of(m.value) != AD_INT64) {
         ad__fail(c, AD_ERROR_ARGUMENT, "make them with ad_from of int or int64_t",
                  "plate \"%s\": the subsample's indices are not integers", m.name);
     } else if (s.rank != 1 || s.dim[0] < 1 || ((a->subsample_size || a->subsample) && s.dim[0] != p->frame.size)) {
@@ -206,6 +209,8 @@ static plate *open_plate(ad_context *c, ppl_state *st, ppl_plate_args *a, bool s
     ppl__at(c, a->at_);
     if (!ad__ok(c))
         return NULL;
+    if (sequential && a->size == PPL_ANY_SIZE)
+        return refuse(c, AD_ERROR_ARGUMENT, a, NULL, "a loop over members wants their number");
     plate *p = ad__step_bytes(c, sizeof *p);
     if (!p)
         return NULL;
@@ -238,7 +243,7 @@ static plate *open_plate(ad_context *c, ppl_state *st, ppl_plate_args *a, bool s
                  before->sequential != sequential ? "; sequential in one place, vectorised in the other" : "");
         return NULL;
     }
-    if (!sequential && !(p->frame.dim = free_dim(c, st, a)))
+    if (!sequential && !(p->frame.dim = free_dim(c, st, a, name)))
         return NULL;
     *slot = (name_slot){ .param = slot->param, .run = st->run, .tape_generation = c->tape->generation, .plate = p };
     return p;

@@ -30,7 +30,9 @@ typedef struct ppl_sample_args {
     distribution *fn;    /* plates around the site expand it: every cell draws independently */
     ad_tensor *obs;      /* the value, when it is data */
     ad_tensor *obs_mask; /* 1 where obs is data and 0 where it is missing, of the batch shape: the missing part is
-                            drawn. Makes the sites <name>_observed and <name>_unobserved; the guide gives the latter */
+                            drawn. Makes the sites <name>_observed and <name>_unobserved; the guide gives the
+                            latter, inside ppl_mask(1 - obs_mask): without it the guide pays for the entries
+                            that are observed, too */
     ppl_infer infer;
     ppl_source at_;
 } ppl_sample_args;
@@ -38,7 +40,9 @@ typedef struct ppl_sample_args {
 /* A draw from fn (or obs), known to inference by its name. In C: ppl_sample("z", d), ppl_sample("x", d, .obs = x). */
 AD_API ad_tensor *ppl_sample_site(const ppl_sample_args *a);
 
-/* Adds log_factor to the model's log-density; in plates it is expanded, so a scalar counts once for each member. */
+/* Adds log_factor to the model's log-density; in plates it is expanded, so a scalar counts once for each member. In a
+ * guide it is taken from the ELBO, and its gradient is pathwise: right where log_factor is a differentiable function of
+ * the guide's draws (Pyro's has_rsample=True). The model needs no partner of it. */
 AD_API ad_tensor *ppl_factor_site(ppl_source at, const char *name, ad_tensor *log_factor);
 /* Records a value under a name: it is in traces and predictions but has no density. */
 AD_API ad_tensor *ppl_deterministic_site(ppl_source at, const char *name, ad_tensor *value);

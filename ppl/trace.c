@@ -36,10 +36,14 @@ site *ppl__trace_find(const trace *t, int32_t name)
 int ppl__trace_nesting(const trace *t)
 {
     int depth = 0;
-    for (int i = 0; i < t->n; i++)
-        for (int f = 0; f < t->site[i]->m.n_frames; f++)
-            if (-t->site[i]->m.frame[f]->dim > depth)
-                depth = -t->site[i]->m.frame[f]->dim;
+    for (int i = 0; i < t->n; i++) {
+        const ppl_message *m = &t->site[i]->m;
+        for (int f = 0; f < m->n_frames; f++)
+            if (-m->frame[f]->dim > depth)
+                depth = -m->frame[f]->dim;
+        if (m->type == PPL_SUBSAMPLE && -m->plate->dim > depth) /* a plate without a site */
+            depth = -m->plate->dim;
+    }
     return depth;
 }
 
@@ -68,6 +72,12 @@ static const char *type_name(const ppl_message *m)
     return m->type == PPL_SAMPLE ? "sample" : m->type == PPL_PARAM ? "param" : "plate";
 }
 
+/* How many members a plate's message takes. */
+static int64_t members(const ppl_message *m)
+{
+    return m->value ? ad_dim(m->value, 0) : m->plate->size;
+}
+
 bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m)
 {
     if (t->n == t->cap && !grow(c, t))
@@ -78,7 +88,7 @@ bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m)
         bool again = before->m.type == m->type && m->type != PPL_SAMPLE; /* a parameter or plate that comes again */
         bool plates = again && m->type == PPL_SUBSAMPLE;
         if (plates)
-            again = m->plate->full_size == before->m.plate->full_size && m->plate->size == before->m.plate->size;
+            again = m->plate->full_size == before->m.plate->full_size && members(m) == members(&before->m);
         if (again) {
             before->m = *m;
             if (!plates)
@@ -88,7 +98,7 @@ bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m)
         if (plates)
             ad__fail(c, AD_ERROR_SITE, "give it another name",
                      "duplicate plate \"%s\": size %lld of %lld here, %lld of %lld before", m->name,
-                     (long long)m->plate->size, (long long)m->plate->full_size, (long long)before->m.plate->size,
+                     (long long)members(m), (long long)m->plate->full_size, (long long)members(&before->m),
                      (long long)before->m.plate->full_size);
         else if (before->m.type == PPL_SAMPLE && m->type == PPL_SAMPLE)
             ad__fail(c, AD_ERROR_SITE, "every site of a run needs a name of its own; in ppl_each put the index into it",

@@ -120,6 +120,45 @@ START_TEST(interventions_and_conditions)
 }
 END_TEST
 
+static void lifted(void)
+{
+    ad_tensor *w = ppl_param("w", AD_SCALAR);
+    ppl_sample("y", dist_normal(ad_add(w, ppl_param("w", AD_SCALAR)), 1e-9));
+}
+/* A lifted parameter has one value in its run, whatever the handlers around make of its site. */
+START_TEST(lifted_parameters_under_other_handlers)
+{
+    ad_tensor *five = number(5);
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        ppl_with (ppl_record(t))
+            ppl_with (ppl_do({ "w", five }))
+                ppl_with (ppl_lift({ "w", dist_normal(0, 1) })) lifted();
+        near(value(t, "y"), 10, 1e-6);
+        ck_assert(!ppl_trace_find(t, "w")->is_observed && fabs(value(t, "w") - 5) > 1e-6);
+    }
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        ppl_with (ppl_record(t))
+            ppl_with (ppl_name_scope("s"))
+                ppl_with (ppl_lift({ "w", dist_normal(0, 1) })) lifted();
+        near(value(t, "s/y"), 2 * value(t, "s/w"), 1e-6);
+    }
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        ppl_with (ppl_record(t))
+            ppl_with (ppl_condition({ "w", five }))
+                ppl_plate ("rows", 3)
+                    ppl_with (ppl_lift({ "w", dist_normal(0, 1) })) lifted();
+        ck_assert(ppl_trace_find(t, "w")->is_observed && ppl_trace_find(t, "w")->n_frames == 1);
+        double y[3];
+        ck_assert(ad_read(ppl_trace_value(t, "y"), y, 3));
+        near(y[2], 10, 1e-6);
+    }
+    ad_free(five);
+}
+END_TEST
+
 /* ---- plates under scopes and replay ------------------------------------------------------------------------------ */
 
 static void one_plate(void)
@@ -189,6 +228,58 @@ START_TEST(replayed_plates_take_the_rows_of_the_trace)
         error_says("plate \"p\" has 20 members; in the trace that is replayed it has 100");
     }
     ad_free(all_rows);
+}
+END_TEST
+
+/* Conditions give plates their members, also around a replay, and in loops. */
+START_TEST(conditioned_plates)
+{
+    static const double x[] = { 1, 2, 3, 4, 5 };
+    static const int two[] = { 4, 0 };
+    ad_tensor *data = ad_from(x, AD_SHAPE(5)), *rows = ad_from(two, AD_SHAPE(2));
+    ad_scope {
+        ppl_trace *t = ppl_trace_new();
+        double v[2];
+        ppl_with (ppl_record(t))
+            ppl_with (ppl_condition({ "s/p", rows }))
+                ppl_with (ppl_name_scope("s"))
+                    ppl_plate ("p", 5, .subsample_size = 2) ck_assert(ad_read(ppl_subsample(data, 0), v, 2));
+        ck_assert(v[0] == 5 && v[1] == 1 && ppl_trace_find(t, "s/p")->value == rows);
+        ppl_with (ppl_condition({ "s/p", rows }))
+            ppl_with (ppl_replay(t))
+                ppl_plate ("s/p", 5) ppl_sample("z", dist_normal(ppl_subsample(data, 0), 1));
+        fine();
+        int k = 0;
+        ppl_with (ppl_condition({ "loop", rows })) ppl_each (i, "loop", 5) ck_assert_int_eq(i, two[k++]);
+        ck_assert_int_eq(k, 2);
+        ppl_with (ppl_condition({ "three", rows })) ppl_plate ("three", 5, .subsample_size = 3) {}
+        error_says("subsample_size 3 does not match len(subsample)");
+    }
+    ad_free(data), ad_free(rows);
+}
+END_TEST
+
+static ad_tensor *some_rows;
+static void rows_without_sites(void)
+{
+    ad_tensor *sum = ad_number(0);
+    ppl_plate ("p", 5, .subsample_size = 2) sum = ad_sum(ppl_subsample(some_rows, 0));
+    ppl_deterministic("sum", ad_mul(1, sum));
+}
+/* The plate of the draws lies left of plates that hold no site. */
+START_TEST(predictions_around_plates_without_sites)
+{
+    static const double x[] = { 1, 2, 3, 4, 5 };
+    some_rows = ad_from(x, AD_SHAPE(5));
+    for (int vectorize = 0; vectorize < 2; vectorize++) {
+        ppl_predictive *p = ppl_predictive_prior(rows_without_sites, .args = PPL_ARGS(), .samples = 3,
+                                                 .vectorize = vectorize);
+        ck_assert_msg(ppl_predict(p), "%s", ad_error());
+        double sum[3];
+        ck_assert(ppl_predictive_read(p, "sum", sum, 3) && sum[2] >= 3 && sum[2] <= 9);
+        ppl_predictive_free(p);
+    }
+    ad_free(some_rows);
 }
 END_TEST
 
@@ -303,8 +394,11 @@ Suite *suite_handlers(void)
     tcase_add_test(t, inner_intervention_wins);
     tcase_add_test(t, inside_an_intervention_all_is_done_once);
     tcase_add_test(t, interventions_and_conditions);
+    tcase_add_test(t, lifted_parameters_under_other_handlers);
     tcase_add_test(t, scopes_name_plates);
     tcase_add_test(t, replayed_plates_take_the_rows_of_the_trace);
+    tcase_add_test(t, conditioned_plates);
+    tcase_add_test(t, predictions_around_plates_without_sites);
     tcase_add_test(t, each_record_is_a_run);
     tcase_add_test(t, loops_end_as_loops_do);
     tcase_add_test(t, ranks_are_bounded);

@@ -8,11 +8,17 @@
 static void process(ppl_handler *h, ppl_message *m)
 {
     ad_context *c = ad__current();
-    if (m->type != PPL_SAMPLE || m->intervener || !ad__ok(c)) /* of two interventions the inner one wins */
+    if ((m->type != PPL_SAMPLE && m->type != PPL_SUBSAMPLE) || !ad__ok(c))
+        return;
+    if (m->intervener) /* of two interventions the inner one wins */
         return;
     for (const ppl_value *v = h->user; v->name; v++) {
         if (strcmp(v->name, m->name))
             continue;
+        if (m->type == PPL_SUBSAMPLE) {
+            ad__fail(c, AD_ERROR_SITE, "ppl_condition gives a plate its members", "ppl_do: \"%s\" is a plate", m->name);
+            return;
+        }
         if (!v->value || ad_is_nil(v->value)) {
             ad__fail(c, AD_ERROR_ARGUMENT, NULL, "ppl_do: the value for site \"%s\" is %s", m->name,
                      v->value ? "nil" : "NULL");

@@ -11,16 +11,17 @@ static void enter(ppl_handler *h)
     h->word = 0;
 }
 
-/* What this handler drew, in the step's bytes. */
+/* What this handler drew, in the step's bytes. A message carries it, so that it is found under whatever name an outer
+ * scope or intervention has given the site. */
 typedef struct drawn {
     struct drawn *next;
-    int32_t id;
+    int32_t id; /* the parameter's name */
     ad_tensor *value;
 } drawn;
 
-static const drawn *earlier(const ppl_handler *h, int32_t id)
+static drawn *earlier(const ppl_handler *h, int32_t id)
 {
-    for (const drawn *d = h->memory; d; d = d->next)
+    for (drawn *d = h->memory; d; d = d->next)
         if (d->id == id)
             return d;
     return NULL;
@@ -51,7 +52,7 @@ static void process(ppl_handler *h, ppl_message *m)
     for (const ppl_prior *p = h->user; p->name; p++) {
         if (strcmp(p->name, m->name))
             continue;
-        const drawn *d = earlier(h, m->id);
+        drawn *d = earlier(h, m->id);
         h->word |= bit_of(h, p);
         if (!p->fn) {
             ad_fail(AD_ERROR_ARGUMENT, NULL, "ppl_lift: the prior of parameter \"%s\" is NULL", m->name);
@@ -59,28 +60,26 @@ static void process(ppl_handler *h, ppl_message *m)
         }
         m->type = PPL_SAMPLE;
         m->fn = p->fn;
-        m->param = NULL;
+        m->lifted = NULL;
         if (d) {
             m->value = d->value;
             m->done = m->stop = true;
+        } else if ((d = ad__step_bytes(ad__current(), sizeof *d))) {
+            *d = (drawn){ .next = h->memory, .id = m->id };
+            m->lifted = h->memory = d;
         }
         return;
     }
 }
 
+/* The last value that comes back is the program's: behind the site's own that is an intervention's. */
 static void postprocess(ppl_handler *h, ppl_message *m)
 {
-    ad_context *c = ad__current();
-    bool ours = false;
-    for (const ppl_prior *p = h->user; p->name && !ours; p++)
-        ours = !strcmp(p->name, m->name);
-    if (!ours || m->type != PPL_SAMPLE || !m->value || earlier(h, m->id))
+    if (m->type != PPL_SAMPLE || !m->lifted)
         return;
-    drawn *d = ad__step_bytes(c, sizeof *d);
-    if (!d)
-        return;
-    *d = (drawn){ .next = h->memory, .id = m->id, .value = m->value };
-    h->memory = d;
+    for (drawn *d = h->memory; d; d = d->next)
+        if (d == m->lifted)
+            d->value = m->value;
 }
 
 ppl_handler ppl_lift_handler(const ppl_prior *priors)

@@ -8,5 +8,5 @@ static void process(ppl_handler *h, ppl_message *m)
 
 ppl_handler ppl_mask(ad_tensor *mask)
 {
-    return (ppl_handler){ .process = process, .tensor = mask };
+    return (ppl_handler){ .process = mask ? process : NULL, .tensor = mask };
 }

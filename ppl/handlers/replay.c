@@ -2,17 +2,34 @@
  * Meaning: Pyro's poutine/replay_messenger.py. */
 #include "ppl/state.h"
 
-/* A plate has the members of the trace's: those of the guide's, where it says none of its own. */
+/* A plate has the members of the trace's: those of the guide's, where it says none of its own. Members that were taken
+ * elsewhere cannot be compared: there the sizes must agree. */
 static void replay_plate(ad_context *c, ppl_message *m, const ppl_message *before)
 {
-    if (m->plate->full_size != before->plate->full_size)
+    const ppl_frame *here = m->plate, *there = before->plate;
+    bool drawn = before->value && !before->is_observed;
+    if (here->full_size < 0 || there->full_size < 0) /* of any size: no members to agree on */
+        return;
+    if (here->full_size != there->full_size) {
         ad__fail(c, AD_ERROR_SHAPE, NULL, "plate \"%s\" has %lld members; in the trace that is replayed it has %lld",
-                 m->name, (long long)m->plate->full_size, (long long)before->plate->full_size);
-    else if (m->is_observed && before->value && m->value != before->value)
-        ad__fail(c, AD_ERROR_SITE, "leave .subsample out here, or give the same tensor in both",
-                 "plate \"%s\" has a .subsample of its own, and other members in the trace that is replayed", m->name);
-    else if (!m->is_observed)
-        m->value = before->value, m->done = true;
+                 m->name, (long long)here->full_size, (long long)there->full_size);
+    } else if (m->is_observed) {
+        if (drawn && m->value != before->value)
+            ad__fail(c, AD_ERROR_SITE, "leave .subsample out here, or give it in both",
+                     "plate \"%s\" has a .subsample of its own, and other members in the trace that is replayed",
+                     m->name);
+        else if (before->value && here->size != there->size)
+            ad__fail(c, AD_ERROR_SHAPE, NULL, "plate \"%s\" takes %lld members; in the trace that is replayed %lld",
+                     m->name, (long long)here->size, (long long)there->size);
+    } else if (before->value ? m->done : here->size != there->size || (!m->done && here->size < here->full_size)) {
+        ad__fail(c, AD_ERROR_SHAPE, "model and guide must subsample a plate alike",
+                 "plate \"%s\" takes %lld of %lld members%s; in the trace that is replayed %lld%s", m->name,
+                 (long long)here->size, (long long)here->full_size, m->done ? " by .full_size" : "",
+                 (long long)there->size, !before->value && there->size < there->full_size ? " by .full_size" : "");
+    } else {
+        m->value = before->value;
+        m->done = true;
+    }
 }
 
 static void process(ppl_handler *h, ppl_message *m)
