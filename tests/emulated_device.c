@@ -296,7 +296,7 @@ static void *memory_new(void *device, size_t bytes)
     for (int i = 0; i < r->n_memory; i++)
         left -= r->memory[i].bytes;
     bool refused = e->fail_at && !--e->fail_at;
-    if (!refused && bytes <= left && r->n_memory < EMULATED_MOST && !posix_memalign(&memory, 64, bytes)) {
+    if (!refused && bytes <= left && r->n_memory < EMULATED_MEMORIES && !posix_memalign(&memory, 64, bytes)) {
         memset(memory, 0xa5, bytes); /* whoever reads what nobody wrote shall notice */
         r->memory[r->n_memory].at = memory;
         r->memory[r->n_memory++].bytes = bytes;

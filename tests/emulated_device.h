@@ -9,7 +9,7 @@
 void emulated_cache_begin(void);
 
 /* It has little of everything, so that loops stride over their blocks and memory ends. */
-enum { EMULATED_MOST = 512, EMULATED_PROCESSORS = 2, EMULATED_BYTES = 1 << 30 };
+enum { EMULATED_MOST = 512, EMULATED_MEMORIES = 4096, EMULATED_PROCESSORS = 2, EMULATED_BYTES = 1 << 30 };
 
 typedef struct emulated_step {
     char kernel[32]; /* "" for a product */
@@ -32,7 +32,7 @@ typedef struct emulated_record {
     struct {
         char *at;
         size_t bytes;
-    } memory[EMULATED_MOST];
+    } memory[EMULATED_MEMORIES];
 } emulated_record;
 
 #endif
