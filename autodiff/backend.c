@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <unistd.h>
 
 #include "autodiff/plan/plan.h"
 
@@ -24,35 +26,48 @@ static const backend_services services = {
 
 /* ---- finding the shared object ----------------------------------------------------------------------------------- */
 
-/* The folder of the file that this code was loaded from, with its slash; "" where it cannot be told. */
+/* The folder of the file that this code was loaded from, absolute and with its slash; "" where it cannot be told. The
+ * name of a program is what it was called by, and may be relative: then the system is asked. */
 static void own_folder(char *out, size_t n)
 {
-    Dl_info info;
-    const char *path = dladdr(&services, &info) && info.dli_fname ? info.dli_fname : "", *slash = strrchr(path, '/');
+    Dl_info info, program;
+    char path[4096] = "";
+    if (dladdr(&services, &info) && info.dli_fname)
+        snprintf(path, sizeof path, "%s", info.dli_fname);
+    bool is_program = dladdr((void *)getauxval(AT_ENTRY), &program) && program.dli_fbase == info.dli_fbase;
+    if (path[0] != '/' && is_program) {
+        ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+        path[length > 0 ? length : 0] = 0;
+    }
+    const char *slash = path[0] == '/' ? strrchr(path, '/') : NULL;
     snprintf(out, n, "%.*s", slash ? (int)(slash - path + 1) : 0, path);
 }
 
-/* Opens libtaper_NAME.so from $TAPER_BACKEND_PATH, else from beside the library (or as a build folder has it), else
- * from where the system looks; NULL with the reason of the last place where there was such a file. */
+/* Opens libtaper_NAME.so from $TAPER_BACKEND_PATH, else from beside the library (or as a build folder has it); never from
+ * the working folder or where the system looks: what is opened runs. NULL with the reason of the last place where there
+ * was such a file. */
 static void *open_object(const char *name, char *why, size_t n)
 {
     static const char *const below[] = { "", "gpu/", "../gpu/" };
     char folder[2048], path[4096];
-    const char *given = getenv("TAPER_BACKEND_PATH");
+    const char *given = secure_getenv("TAPER_BACKEND_PATH");
     void *object = NULL;
     snprintf(why, n, "libtaper_%s.so is not installed", name);
+    if (given && *given && *given != '/') {
+        snprintf(why, n, "$TAPER_BACKEND_PATH is no absolute path");
+        return NULL;
+    }
     own_folder(folder, sizeof folder);
-    for (int i = given && *given ? -1 : 0; !object && i < 4; i++) {
+    for (int i = given && *given ? -1 : 0; !object && i < 3; i++) {
+        if (i >= 0 && !*folder)
+            break;
         if (i < 0)
             snprintf(path, sizeof path, "%s/libtaper_%s.so", given, name);
         else
-            snprintf(path, sizeof path, "%s%slibtaper_%s.so", i < 3 ? folder : "", i < 3 ? below[i] : "", name);
-        FILE *f = strchr(path, '/') ? fopen(path, "rb") : NULL;
-        if (!f && strchr(path, '/'))
+            snprintf(path, sizeof path, "%s%slibtaper_%s.so", folder, below[i], name);
+        if (access(path, R_OK))
             continue;
-        if (f)
-            fclose(f);
-        if (!(object = dlopen(path, RTLD_NOW | RTLD_LOCAL)) && f) {
+        if (!(object = dlopen(path, RTLD_NOW | RTLD_LOCAL))) {
             const char *error = dlerror();
             snprintf(why, n, "%.1000s", error ? error : path);
         }

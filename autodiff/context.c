@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "autodiff/backend.h"
+#include "autodiff/owner.h"
 #include "autodiff/plan/plan.h"
 #include "autodiff/tape.h"
 
@@ -50,6 +51,11 @@ void *ad__allocate(ad_context *c, void *old, size_t size)
     memcpy(grown, &size, sizeof size);
     c->counters.bytes += size - old_size;
     return grown + HEADER;
+}
+
+void ad__release_block(const ad_allocator *a, void *block)
+{
+    a->allocate(a->user, (char *)block - HEADER, 0);
 }
 
 bool ad__reserve(ad_context *c, void *array, int64_t *capacity, int64_t need, size_t element)
@@ -95,8 +101,8 @@ static void __attribute__((format(printf, 3, 4))) append(ad_context *c, size_t *
 
 static void fail(ad_context *c, ad_error_kind kind, const char *hint, const char *format, va_list args)
 {
-    if (c->error_kind)
-        return;
+    if (c->error_kind && (c->tape || c->busy))
+        return; /* the first one of a step; outside of steps the last one tells of the call that has just failed */
     c->error_kind = kind;
     size_t used = 0;
     message(c, &used, format, args);
@@ -179,11 +185,24 @@ static void at_thread_exit(void *context)
     ad_context *c = context;
     while (c->tape)
         ad__tape_close(c);
+    c->busy = 0;
     ad_context_free(c);
 }
 static void make_exit_key(void)
 {
     pthread_key_create(&exit_key, at_thread_exit);
+}
+
+/* What is left of a context at its end. */
+static void free_arrays(ad_context *c)
+{
+    ad__names_free(c);
+    for (int64_t i = 0; i * SHAPE_PAGE < c->n_shapes; i++)
+        ad__allocate(c, c->shapes[i], 0);
+    void *arrays[] = { c->shapes, c->shape_slots };
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        ad__allocate(c, arrays[i], 0);
+    c->allocator.allocate(c->allocator.user, c, 0);
 }
 
 ad_context *ad_context_new(const ad_options *options)
@@ -207,7 +226,10 @@ ad_context *ad_context_new(const ad_options *options)
     c->free_shape = -1;
     c->passes = ad__passes_wanted();
     memset(c->broadcast, 0xff, sizeof c->broadcast);
-    ad__shape(c, &(ad_shape){ .rank = 0 }); /* shape 0 is the scalar's */
+    if (ad__shape(c, &(ad_shape){ .rank = 0 }) != 0) { /* shape 0 is the scalar's: nothing works without it */
+        free_arrays(c);
+        return NULL;
+    }
     if (!ad__backend_start(c, o->device)) { /* keeps its error: every call on this context tells it */
         c->backend = NULL;
     }
@@ -220,10 +242,14 @@ void ad_context_free(ad_context *c)
         c = current;
     if (!c)
         return;
-    if (c->tape) { /* someone up the stack still stands on it */
-        ad__fail(c, AD_ERROR_ARGUMENT, "free it after the step or scope", "ad_context_free inside a step or scope");
+    if (c != current && !ad__claim(c, "ad_context_free"))
+        return;
+    if (c->tape || c->busy) { /* someone up the stack still stands on it */
+        ad__fail(c, AD_ERROR_ARGUMENT, "free it after the step or scope",
+                 "ad_context_free inside a step, scope or callback");
         return;
     }
+    ad__owned_end(c);
     if (c == current)
         current = NULL;
     pthread_once(&exit_once, make_exit_key);
@@ -245,19 +271,15 @@ void ad_context_free(ad_context *c)
     ad__tensors_free(c);
     if (c->backend)
         c->backend->close(c->backend_state);
-    ad__names_free(c);
-    for (int64_t i = 0; i * SHAPE_PAGE < c->n_shapes; i++)
-        ad__allocate(c, c->shapes[i], 0);
-    void *arrays[] = { c->shapes, c->shape_slots };
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
-        ad__allocate(c, arrays[i], 0);
-    c->allocator.allocate(c->allocator.user, c, 0);
+    free_arrays(c);
 }
 
 ad_context *ad__default_context(void)
 {
     pthread_once(&exit_once, make_exit_key);
     current = ad_context_new(NULL);
+    if (current)
+        ad__claim(current, "the default context");
     pthread_setspecific(exit_key, current);
     return current;
 }
@@ -265,6 +287,10 @@ ad_context *ad__default_context(void)
 ad_context *ad_context_use(ad_context *c)
 {
     ad_context *previous = current;
+    if (c == previous || (c && !ad__claim(c, "ad_context_use")))
+        return previous;
+    if (previous)
+        ad__unclaim(previous);
     current = c;
     return previous;
 }

@@ -11,11 +11,14 @@ typedef int32_t node_id; /* index on a tape; -1 is no node */
 typedef struct tape tape;
 typedef struct plan plan;
 typedef struct lean_plan lean_plan;
+struct owned;
 
 /* ---- memory: every allocation of the library goes through these -------------------------------------------------- */
 
 /* Grows, makes or (size 0) frees; NULL and an error on failure. The new part is not cleared. */
 void *ad__allocate(ad_context *c, void *old, size_t size);
+/* Frees what ad__allocate gave, when its context is no more. */
+void ad__release_block(const ad_allocator *a, void *block);
 /* Makes *array hold at least `need` elements, doubling; false and an error on failure, with the array as it was. */
 bool ad__reserve(ad_context *c, void *array, int64_t *capacity, int64_t need, size_t element);
 
@@ -129,7 +132,7 @@ typedef struct name_entry {
     char *text;
     uint32_t hash, key; /* key: the distinct hash that draws use */
     int32_t holders;    /* what outlives a step and has it */
-    uint32_t used;      /* the context's generation when it was last asked for */
+    uint32_t used;      /* the context's tapes when it was last asked for */
     int32_t next_free;  /* of an unused entry, whose text is NULL: the next one, -1 at the end */
 } name_entry;
 
@@ -145,6 +148,10 @@ static inline void ad__seed(ad_context *c, uint64_t seed);
 
 struct ad_context {
     ad_allocator allocator;
+    uint32_t number, next_generation, end_generation; /* of its handles; see owner.h */
+    _Atomic int claimed;                              /* the thread that uses it, 0: none */
+    int busy;                                         /* calls at work on its objects */
+    struct owned *owned;                              /* objects that hang on it */
     ad_counters counters;
     ad_precision precision;
     int threads;
@@ -190,7 +197,7 @@ struct ad_context {
 
     tape *tape;  /* the open one, or NULL */
     tape *spare; /* closed tapes, kept for their memory */
-    uint32_t generation;
+    uint32_t tapes; /* opened so far */
 
     plan **plans; /* the cache, most recent first */
     int64_t n_plans, cap_plans;
@@ -212,6 +219,7 @@ struct ad_context {
 
     void *client; /* the state of the room above */
     void (*client_free)(ad_context *c, void *client);
+    void (*client_recover)(ad_context *c, const void *here); /* a call whose frame is here finds the context in a step */
 };
 
 /* The library's one variable: each thread's current context. */

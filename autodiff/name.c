@@ -61,7 +61,7 @@ static void forget_older(ad_context *c, uint32_t age)
 {
     for (int32_t id = 0; id < c->n_names; id++) {
         const name_entry *e = &c->names[id];
-        if (e->text && !e->holders && ((c->generation - e->used) & HANDLE_GENERATION_MASK) >= age)
+        if (e->text && !e->holders && c->tapes - e->used >= age)
             forget(c, id);
     }
     c->names_looked_at = c->used_names < MOST_NAMES / 2 ? 2 * c->used_names : MOST_NAMES;
@@ -199,18 +199,15 @@ int32_t ad__name(ad_context *c, const char *text)
     size_t at = (((uintptr_t)text >> 3 ^ (uintptr_t)text) & 127);
     if (text && c->known_name[at].text == text) { /* another text may lie there by now */
         name_entry *e = &c->names[c->known_name[at].id];
-        const char *a = e->text, *b = text;
-        while (*a && *a == *b)
-            a++, b++;
-        if (*a == *b) {
-            e->used = c->generation;
+        if (!strcmp(e->text, text)) {
+            e->used = c->tapes;
             return c->known_name[at].id;
         }
     }
     int32_t id = find_or_add(c, text);
     if (id < 0)
         return -1;
-    c->names[id].used = c->generation;
+    c->names[id].used = c->tapes;
     c->known_name[at].text = text;
     c->known_name[at].id = id;
     return id;

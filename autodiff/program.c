@@ -33,6 +33,21 @@ struct run_state {
     bool worked;
 };
 
+/* ---- recording --------------------------------------------------------------------------------------------------- */
+
+void ad__program_store(ad_context *c, ad_tensor *to, ad_tensor *value)
+{
+    node_id from = ad__node(c, value, "a value"), at = ad__node(c, to, "where it is stored");
+    if (from >= 0 && at >= 0)
+        ad__append(c, OP_assign, AD_REAL, c->tape->node[at].shape, (node_id[]){ at, from }, 2, NULL, 0, -1);
+}
+
+int32_t ad__program_start_of(ad_context *c, ad_tensor *slice)
+{
+    node_id id = ad__node(c, slice, "a slice");
+    return id >= 0 && c->tape->node[id].op == OP_slice ? c->tape->node[id].bind : -1;
+}
+
 /* ---- programs ---------------------------------------------------------------------------------------------------- */
 
 static void take_off(ad_context *c, tape *t)

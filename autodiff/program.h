@@ -20,6 +20,10 @@
 typedef struct program program;
 typedef struct run_state run_state;
 
+/* While recording: a committing run writes `value` over a persistent tensor that is no state. */
+void ad__program_store(ad_context *c, ad_tensor *to, ad_tensor *value);
+/* The slot of the number at which a slice starts; -1 where it takes all. */
+int32_t ad__program_start_of(ad_context *c, ad_tensor *slice);
 /* Takes the open tape off the stack and holds it, with all that is recorded on it; values that were already computed do
  * not count: every run computes them anew. NULL after an error, and then the tape is closed. Ended by program_free, after
  * its run states. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "autodiff/backend.h"
+#include "autodiff/owner.h"
 
 struct step_chunk {
     step_chunk *next;
@@ -33,8 +34,8 @@ tape *ad__tape_open(ad_context *c, uint64_t stream, uint64_t run)
     }
     t->outer = c->tape;
     c->tape = t;
-    c->generation = (c->generation + 1) & HANDLE_GENERATION_MASK;
-    t->generation = c->generation;
+    t->generation = ad__generation_new(c);
+    c->tapes++;
     t->tag = (uint32_t)((uintptr_t)handle_make(HANDLE_STEP, t->generation, 0) >> 32);
     t->n_placed = 0;
     for (int i = 0; i < 16; i++)
@@ -115,6 +116,8 @@ ad_scope_state ad_scope_begin(void)
     ad_scope_state s = { .context = c };
     if (!c)
         return s;
+    if (c->tape && c->client_recover)
+        c->client_recover(c, __builtin_frame_address(0));
     if (!c->tape)
         s.opened = ad__tape_open(c, STREAM_SCOPE, c->seeding.scopes) != NULL;
     if (s.opened)
@@ -171,27 +174,32 @@ draw_source *ad__draw_source_other(ad_context *c)
 }
 
 /* Where the draws of a name are counted; NULL after an error. */
-static int32_t *draws_of(ad_context *c, tape *t, int32_t name)
+static int32_t *draws_of_source(ad_context *c, draw_source *s, int32_t name)
+{
+    struct drawn_name *n = s->named;
+    while (n && n->name != name)
+        n = n->next;
+    if (!n && (n = ad__step_bytes(c, sizeof *n))) {
+        *n = (struct drawn_name){ .next = s->named, .name = name };
+        s->named = n;
+    }
+    return n ? &n->draws : NULL;
+}
+static bool make_room(ad_context *c, tape *t)
+{
+    if (!ad__reserve(c, &t->drawn, &t->cap_drawn, c->n_names, sizeof *t->drawn))
+        return false;
+    for (; t->n_drawn < c->n_names; t->n_drawn++)
+        t->drawn[t->n_drawn] = (name_draws){ .generation = ~0u };
+    return true;
+}
+static inline int32_t *draws_of(ad_context *c, tape *t, int32_t name)
 {
     draw_source *s = name < 0 ? NULL : ad__draw_source(c);
-    if (s) {
-        struct drawn_name *n = s->named;
-        while (n && n->name != name)
-            n = n->next;
-        if (!n && (n = ad__step_bytes(c, sizeof *n))) {
-            *n = (struct drawn_name){ .next = s->named, .name = name };
-            s->named = n;
-        }
-        return n ? &n->draws : NULL;
-    }
-    if (name < 0)
+    if (s)
+        return draws_of_source(c, s, name);
+    if (name < 0 || (name >= t->n_drawn && !make_room(c, t)))
         return NULL;
-    if (name >= t->n_drawn) {
-        if (!ad__reserve(c, &t->drawn, &t->cap_drawn, c->n_names, sizeof *t->drawn))
-            return NULL;
-        for (; t->n_drawn < c->n_names; t->n_drawn++)
-            t->drawn[t->n_drawn] = (name_draws){ .generation = ~0u };
-    }
     name_draws *d = &t->drawn[name];
     if (d->generation != t->generation)
         *d = (name_draws){ .generation = t->generation };
@@ -252,12 +260,12 @@ void *ad__object_stale(ad_context *c, const void *handle, const char *what)
 {
     if (!ad__ok(c))
         return NULL;
-    if (!handle || handle_kind_of(handle) == HANDLE_NIL || ((uintptr_t)handle & 1) == 0) {
+    if (!handle || handle_kind_of(handle) == HANDLE_NIL || ((uintptr_t)handle & 1) == 0)
         ad__fail(c, AD_ERROR_STALE, NULL, "%s is nil", what);
-    } else {
-        ad__fail(c, AD_ERROR_STALE, "make it again in each step: distributions and values end with their step or scope",
-                 "%s is stale: it belongs to a step or scope that has ended", what);
-    }
+    else
+        ad__fail_dead_handle(c, handle, what,
+                             "make it again in each step: distributions and values end with their step or scope",
+                             "it belongs to a step or scope that has ended");
     return NULL;
 }
 
@@ -310,15 +318,15 @@ node_id ad__node_of(ad_context *c, const ad_tensor *handle, const char *operand)
         tensor *x = ad__tensor(c, handle);
         if (x)
             return record_tensor(c, x, handle_index(handle));
-        ad__fail(c, AD_ERROR_STALE, NULL, "%s is stale: this tensor was freed", operand);
+        ad__fail_dead_handle(c, handle, operand, NULL, "this tensor was freed");
     } else if (kind == HANDLE_NIL) {
         ad__fail(c, AD_ERROR_STALE, "an earlier call failed or gave no value", "%s is nil", operand);
-    } else if (kind == HANDLE_OBJECT) {
+    } else if (kind == HANDLE_OBJECT && !ad__is_foreign(c, handle)) {
         ad__fail(c, AD_ERROR_ARGUMENT, "draw from it with ppl_sample or dist_sample",
                  "%s is a distribution, not a tensor", operand);
     } else {
-        ad__fail(c, AD_ERROR_STALE, "keep numbers with ad_read, or tensors with ad_from",
-                 "%s is stale: it belongs to a step or scope that has ended", operand);
+        ad__fail_dead_handle(c, handle, operand, "keep numbers with ad_read, or tensors with ad_from",
+                             "it belongs to a step or scope that has ended");
     }
     return -1;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "autodiff/backend.h"
+#include "autodiff/owner.h"
 
 enum { LINE = 64 };
 
@@ -71,7 +72,7 @@ static ad_tensor *make(int kind, int dtype, const ad_shape *shape, void *borrowe
                    .kind = (uint8_t)kind,
                    .dtype = (uint8_t)dtype,
                    .slab = slab_index,
-                   .generation = (x->generation + 1) & HANDLE_GENERATION_MASK,
+                   .generation = ad__generation_new(c),
                    .tape_generation = ~0u,
                    .node = -1,
                    .serial = ++c->next_serial };
@@ -112,6 +113,8 @@ void ad_free(ad_tensor *persistent)
 {
     ad_context *c = ad__current();
     tensor *x = c ? ad__tensor(c, persistent) : NULL;
+    if (c && !x && ad__is_foreign(c, persistent))
+        ad__fail_dead_handle(c, persistent, "ad_free: the tensor", NULL, "");
     if (!x)
         return;
     if (x->kind == TENSOR_INPUT)
@@ -216,7 +219,9 @@ bool (ad_write_data)(ad_tensor *persistent, const void *data, ad_source source, 
     ad_context *c = ad__current();
     tensor *x = c ? ad__tensor(c, persistent) : NULL;
     if (!x) {
-        if (c)
+        if (c && ad__is_foreign(c, persistent))
+            ad__fail_dead_handle(c, persistent, "ad_write: the tensor", NULL, "");
+        else if (c)
             ad__fail(c, AD_ERROR_STALE, NULL, "ad_write: not a live persistent tensor");
         return false;
     }

@@ -139,7 +139,7 @@ T dist__sum_rightmost(T x, int n)
     return n ? ad_reduce(AD_SUM, x, axes, n, false) : x;
 }
 
-static T expanded(ad_context *c, T x, const ad_shape *to)
+static inline T expanded(ad_context *c, T x, const ad_shape *to)
 {
     const ad_shape *s = to ? shape_of(c, x, "a result") : NULL;
     return !s ? AD_NIL : s == to ? x : ad_expand(x, *to);
@@ -181,31 +181,38 @@ static bool number_fits(ad_context *c, const dist_object *o, int i, node_id id)
 {
     double x;
     if (!dist__number(c, id, &x)) return true;
+    if (!o->of->constraint_of && dist_constraint_holds(&o->of->parameter[i].constraint, x)) return true;
     return number_is(c, o, i, x, dist__wanted(o, i));
 }
 
-/* Adds parameter i, whose `own` rightmost dimensions belong to one member, to o's shapes; false after an error. */
-static bool add_parameter(ad_context *c, dist_object *o, int i, T x, int own)
+/* A parameter that does not have the dimensions of a member, or has none to have; false. */
+static bool has_no_member(ad_context *c, const dist_object *o, int i, const ad_shape *s, int own)
 {
     const dist_parameter *info = &o->of->parameter[i];
-    if (!info->name || info->event_dim < DIST_OWN_EVENT || info->event_dim > AD_MAX_RANK) {
+    if (!info->name || own < 0 || own > AD_MAX_RANK)
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "dist_new: parameter %d of class %s %s", i, o->of->name,
                  info->name ? "has an event_dim that is none" : "has no name");
-        return false;
-    }
-    node_id id = ad__node(c, x, info->name);
-    if (id < 0) return false;
-    const ad_shape *s = &ad__shape_of(c, id)->shape, *front = own ? without_right(c, s, own) : s;
-    if (!front) return false;
-    if (s->rank < own) {
+    else if (s->rank < own)
         ad__fail(c, AD_ERROR_SHAPE, NULL, "%s: %s has shape %s, but one member needs %d dimension%s", o->of->name,
                  info->name, ad__shape_text(c, s), own, own == 1 ? "" : "s");
-        return false;
-    }
-    if (info->event_dim > 0 && s->dim[s->rank - 1] == 0) {
+    else
         ad__fail(c, AD_ERROR_SHAPE, NULL, "%s: %s has shape %s: nothing to choose from", o->of->name, info->name,
                  ad__shape_text(c, s));
-        return false;
+    return false;
+}
+
+/* Adds parameter i, whose `own` rightmost dimensions belong to one member, to o's shapes; false after an error. */
+static inline bool add_parameter(ad_context *c, dist_object *o, int i, T x, int own)
+{
+    const dist_parameter *info = &o->of->parameter[i];
+    if (!info->name) return has_no_member(c, o, i, NULL, own);
+    node_id id = ad__node(c, x, info->name);
+    if (id < 0) return false;
+    const ad_shape *s = &ad__shape_of(c, id)->shape, *front = s;
+    if ((unsigned)own > (unsigned)s->rank) return has_no_member(c, o, i, s, own);
+    if (own) {
+        if (info->event_dim > 0 && s->dim[s->rank - 1] == 0) return has_no_member(c, o, i, s, own);
+        if (!(front = without_right(c, s, own))) return false;
     }
     int op = c->tape->node[id].op;
     if ((op == OP_scalar || op == OP_constant || op == OP_expand) && !number_fits(c, o, i, id)) return false;

@@ -4,18 +4,19 @@
  * were sent at first. */
 #include "models/loader.h"
 
-#include "autodiff/tape.h"
+#include "autodiff/owner.h"
+#include "autodiff/program.h"
 
 /* A minibatch of one size, and, on a device, the program that fills it. */
 typedef struct batch {
     ad_tensor *x;
-    tape *tape; /* NULL: the host fills it */
-    tape_mark recorded;
+    program *program; /* NULL: the host fills it */
+    run_state *state;
     int32_t start; /* its number: the first row of the minibatch in the epoch's order; -1 where it is all of them */
 } batch;
 
 struct loader {
-    ad_context *context;
+    owned own;
     const uint8_t *rows;
     int64_t count, width, batch_size;
     uint64_t seed, epoch;
@@ -49,51 +50,26 @@ static void shuffle(loader *l)
 
 /* ---- on a device ------------------------------------------------------------------------------------------------- */
 
-/* Takes a batch's program off the stack of tapes, or puts it there. */
-static void detach(ad_context *c, batch *b)
-{
-    c->tape = b->tape->outer;
-    b->tape->outer = NULL;
-}
-static void attach(ad_context *c, batch *b)
-{
-    if (!c->tape) c->error_kind = AD_ERROR_NONE;
-    b->tape->outer = c->tape;
-    c->tape = b->tape;
-}
-
 /* x = rows[order[start ... start + n)] / 255, as b's program */
 static bool record(loader *l, batch *b)
 {
-    ad_context *c = l->context;
-    int64_t n = ad_dim(b->x, 0);
-    if (!(b->tape = ad__tape_open(c, 0, 0))) return false;
-    ad_tensor *order = ad_slice(l->sent_order, 0, 0, n);
+    ad_context *c = l->own.context;
+    if (!ad__tape_open(c, 0, 0)) return false;
+    ad_tensor *order = ad_slice(l->sent_order, 0, 0, ad_dim(b->x, 0));
     ad_tensor *value = ad_div(ad_cast_real(ad_gather(l->sent, 0, order)), ad_constant(255));
-    node_id at = ad__node(c, order, "the order"), from = ad__node(c, value, "its rows");
-    node_id to = ad__node(c, b->x, "a minibatch");
-    if (ad__ok(c)) {
-        b->start = c->tape->node[at].op == OP_slice ? c->tape->node[at].bind : -1;
-        ad__append(c, OP_assign, AD_REAL, c->tape->node[to].shape, (node_id[]){ to, from }, 2, NULL, 0, -1);
-    }
-    b->recorded = ad__tape_mark(b->tape);
-    for (int64_t i = 0; i < b->tape->n; i++) ad__shape_pin(c, b->tape->node[i].shape);
-    detach(c, b);
-    return ad__ok(c);
+    ad__program_store(c, b->x, value);
+    b->start = ad__program_start_of(c, order);
+    b->program = ad__program_hold(c);
+    if (b->program)
+        b->state = ad__run_state_new(b->program, &(run_request){ .final = true, .commit = true }, NULL, 0, false);
+    return b->state != NULL;
 }
 
 static bool compute(loader *l, batch *b)
 {
-    ad_context *c = l->context, *previous = ad_context_use(c);
     bool done = l->next > 0 || (l->in_order && l->epoch > 0) || ad_write(l->sent_order, l->order, l->count);
-    attach(c, b);
-    b->tape->segments = 0;
-    if (b->start >= 0) b->tape->scalar[b->start] = (double)l->next;
-    done = done && ad__run(c, &(run_request){ .final = true, .commit = true }, NULL);
-    ad__tape_rewind(c, b->tape, &b->recorded);
-    detach(c, b);
-    ad_context_use(previous);
-    return done;
+    if (b->start >= 0) ad__run_state_number(b->state, b->start, (double)l->next);
+    return done && ad__run_state_begin(b->state) && (ad__run_state_run(b->state) & ad__run_state_report(b->state));
 }
 
 /* ---- life -------------------------------------------------------------------------------------------------------- */
@@ -110,6 +86,22 @@ static bool make_batches(loader *l, int64_t rest)
     return !ad_is_nil(l->sent) && !ad_is_nil(l->sent_order) && record(l, &l->full) && (!rest || record(l, &l->rest));
 }
 
+/* What a loader holds, at its end or its context's. */
+static void end(void *object)
+{
+    loader *l = object;
+    batch *batches[] = { &l->full, &l->rest };
+    for (int i = 0; i < 2; i++) {
+        ad__run_state_free(batches[i]->state);
+        ad__program_free(batches[i]->program);
+        ad_free(batches[i]->x);
+    }
+    ad_free(l->sent);
+    ad_free(l->sent_order);
+    ad__allocate(l->own.context, l->order, 0);
+    l->order = NULL;
+}
+
 loader *loader_new(const uint8_t *rows, int64_t count, int64_t width, const loader_options *options)
 {
     static const loader_options standard;
@@ -121,10 +113,10 @@ loader *loader_new(const uint8_t *rows, int64_t count, int64_t width, const load
                  (long long)count, (long long)width, (long long)o->batch_size);
         return NULL;
     }
-    loader *l = ad__allocate(c, NULL, sizeof *l);
+    loader *l = ad__owned_new(c, sizeof *l, end);
     if (!l) return NULL;
-    *l = (loader){ .context = c, .rows = rows, .count = count, .width = width, .seed = o->seed, .in_order = o->in_order,
-                   .batch_size = o->batch_size ? o->batch_size : 256 };
+    l->rows = rows, l->count = count, l->width = width, l->seed = o->seed, l->in_order = o->in_order;
+    l->batch_size = o->batch_size ? o->batch_size : 256;
     if (l->batch_size > count) l->batch_size = count;
     l->order = ad__allocate(c, NULL, (size_t)count * sizeof *l->order);
     if (l->order && make_batches(l, count % l->batch_size)) return l;
@@ -132,21 +124,7 @@ loader *loader_new(const uint8_t *rows, int64_t count, int64_t width, const load
     return NULL;
 }
 
-void loader_free(loader *l)
-{
-    if (!l) return;
-    ad_context *c = l->context, *previous = ad_context_use(c);
-    batch *batches[] = { &l->full, &l->rest };
-    for (int i = 0; i < 2; i++) {
-        ad_free(batches[i]->x);
-        if (batches[i]->tape) ad__tape_free(c, batches[i]->tape);
-    }
-    ad_free(l->sent);
-    ad_free(l->sent_order);
-    ad__allocate(c, l->order, 0);
-    ad__allocate(c, l, 0);
-    ad_context_use(previous);
-}
+void loader_free(loader *l) { ad__owned_free(l, "loader_free"); }
 
 /* ---- an epoch ---------------------------------------------------------------------------------------------------- */
 
@@ -164,36 +142,43 @@ static void to_reals(const uint8_t *from, void *to, int64_t n, bool wide)
 /* The host's way: x (n, width) from the next n rows. */
 static bool gather(const loader *l, ad_tensor *x, int64_t n)
 {
-    bool wide = ad_precision_of(l->context) == AD_DOUBLE;
-    size_t element = ad__dtype_bytes(l->context, AD_REAL);
+    bool wide = ad_precision_of(l->own.context) == AD_DOUBLE;
+    size_t element = ad__dtype_bytes(l->own.context, AD_REAL);
     char *to = ad_host_data(x);
     for (int64_t i = 0; to && i < n; i++)
         to_reals(l->rows + l->order[l->next + i] * l->width, to + (size_t)(i * l->width) * element, l->width, wide);
     return to != NULL;
 }
 
-bool loader_next(loader *l, ad_tensor **x)
+/* The next minibatch; NULL at the epoch's end and after an error. */
+static ad_tensor *take(loader *l)
 {
-    *x = AD_NIL;
-    if (!l) return false;
     if (l->next == l->count) {
         l->next = 0;
         l->epoch++;
-        return false;
+        return NULL;
     }
     if (l->next == 0) shuffle(l);
     int64_t left = l->count - l->next, n = left < l->batch_size ? left : l->batch_size;
     batch *b = n == l->batch_size ? &l->full : &l->rest;
-    if (b->tape ? !compute(l, b) : !gather(l, b->x, n)) return false;
+    if (b->program ? !compute(l, b) : !gather(l, b->x, n)) return NULL;
     l->begun = l->next;
     l->next += n;
-    *x = b->x;
-    return true;
+    return b->x;
+}
+
+bool loader_next(loader *l, ad_tensor **x)
+{
+    ad_use use;
+    ad_tensor *batch = ad__use_begin(&use, l, "loader_next") ? take(l) : NULL;
+    ad__use_end(&use);
+    *x = batch ? batch : AD_NIL;
+    return batch != NULL;
 }
 
 int64_t loader_count(const loader *l) { return l ? l->count : 0; }
 int64_t loader_batches(const loader *l) { return l ? (l->count + l->batch_size - 1) / l->batch_size : 0; }
 int64_t loader_row(const loader *l, int64_t i)
 {
-    return l && i >= 0 && l->begun + i < l->next ? l->order[l->begun + i] : -1;
+    return l && l->order && i >= 0 && l->begun + i < l->next ? l->order[l->begun + i] : -1;
 }

@@ -1,29 +1,31 @@
 /* Log densities of models as functions of a flat vector. Called by users and by samplers.
- * The model is recorded once, on a tape that is then taken off the context's stack and held; an evaluation puts it
- * back, writes the vector into the states that stand for the latent sites, and runs the same plan again. */
+ * The model is recorded once, as a held program (autodiff/program.h) whose inputs are the unconstrained latent sites; an
+ * evaluation fills them and runs a state of it. */
 #include <math.h>
 #include <string.h>
 
-#include "ppl/state.h"
+#include "autodiff/program.h"
+#include "ppl/entry.h"
 
 /* A latent site. */
 typedef struct latent {
     int32_t name;
-    ad_tensor *state; /* unconstrained */
-    ad_tensor *value; /* constrained, on the held tape */
-    int64_t start, size;
+    ad_tensor *input; /* unconstrained */
+    ad_tensor *value; /* constrained, while recording */
+    node_id at;       /* the same on the program's tape */
+    int64_t start, size, value_size;
+    run_state *constrain; /* gives the value; NULL: not asked for yet */
 } latent;
 
 struct ppl_density {
-    ad_context *context;
-    tape *tape;
-    tape_mark recorded; /* the program: runs append to the tape, and are cut off */
-    int64_t named;      /* nodes whose names are held */
+    owned own;
+    program *program;
     latent *latents;
     int64_t n_latents, cap_latents, size;
     ad_tensor **jacobian; /* log-Jacobians while recording */
     int64_t n_jacobian, cap_jacobian;
-    node_id total, gradient, hessian; /* a scalar, (n), (n, n); hessian -1: not recorded yet */
+    node_id total, gradient, hessian;           /* a scalar, (n), (n, n); hessian -1: not recorded yet */
+    run_state *value, *with_gradient, *curvature; /* made when first asked for */
 };
 
 /* ---- recording --------------------------------------------------------------------------------------------------- */
@@ -44,15 +46,15 @@ static latent *add_latent(ad_context *c, ppl_density *d, const ppl_message *m, c
     if (!ad__reserve(c, &d->latents, &d->cap_latents, d->n_latents + 1, sizeof *d->latents))
         return NULL;
     latent *l = &d->latents[d->n_latents];
-    *l = (latent){ .name = m->id, .state = ad_state(u), .start = d->size };
-    l->size = ad_size(l->state);
+    *l = (latent){ .name = m->id, .input = ad_from_data(NULL, AD_FROM_DOUBLE, u), .start = d->size };
+    l->size = ad_size(l->input);
     ad__name_hold(c, m->id, 1);
     d->n_latents++;
     d->size += l->size;
     return l;
 }
 
-/* Gives each latent site a value from its state. */
+/* Gives each latent site a value from its input. */
 static void process(ppl_handler *h, ppl_message *m)
 {
     ad_context *c = ad__current();
@@ -68,10 +70,10 @@ static void process(ppl_handler *h, ppl_message *m)
     latent *l = add_latent(c, d, m, &support);
     if (!l || !ad__reserve(c, &d->jacobian, &d->cap_jacobian, d->n_jacobian + 1, sizeof *d->jacobian))
         return;
-    m->value = l->value = dist_constrain(&support, DIST_BIJECT_TO, l->state);
+    m->value = l->value = dist_constrain(&support, DIST_BIJECT_TO, l->input);
     m->done = true;
     if (support.kind != DIST_REAL)
-        d->jacobian[d->n_jacobian++] = dist_log_det(&support, l->state);
+        d->jacobian[d->n_jacobian++] = dist_log_det(&support, l->input);
 }
 
 /* parts[i], of any shapes, as one vector. */
@@ -92,7 +94,7 @@ static ad_tensor *gradient_of(ad_context *c, ppl_density *d, ad_tensor *y)
     if (!x)
         return AD_NIL;
     for (int64_t i = 0; i < d->n_latents; i++)
-        x[i] = d->latents[i].state;
+        x[i] = d->latents[i].input;
     ad_gradient(y, x, (int)d->n_latents, g);
     return flat(c, g, d->n_latents);
 }
@@ -127,50 +129,56 @@ static bool record(ad_context *c, ppl_density *d, ppl_call *call, ppl_function m
     ad_tensor *total = ad_weighted_total(x, weight, n);
     d->total = ad__node(c, total, "the log density");
     d->gradient = ad__node(c, gradient_of(c, d, total), "its gradient");
+    for (int64_t i = 0; i < d->n_latents; i++) {
+        latent *l = &d->latents[i];
+        l->at = ad__node(c, l->value, "a latent site");
+        l->value_size = ad_size(l->value);
+    }
     return ad__ok(c);
 }
 
-/* What is on the tape now is the program. */
-static void mark(ad_context *c, ppl_density *d)
-{
-    d->recorded = ad__tape_mark(d->tape);
-    ad__tape_hold_names(c, d->tape, d->named, d->tape->n, 1);
-    d->named = d->tape->n;
-}
+/* ---- life -------------------------------------------------------------------------------------------------------- */
 
-/* Takes the held tape off the stack, or puts it there. */
-static void detach(ad_context *c, ppl_density *d)
+/* What a density holds, at its end or its context's. */
+static void end(void *object)
 {
-    c->tape = d->tape->outer;
-    d->tape->outer = NULL;
-}
-static void attach(ad_context *c, ppl_density *d)
-{
-    if (!c->tape)
-        c->error_kind = AD_ERROR_NONE;
-    d->tape->outer = c->tape;
-    c->tape = d->tape;
+    ppl_density *d = object;
+    ad_context *c = d->own.context;
+    run_state *states[] = { d->value, d->with_gradient, d->curvature };
+    for (int i = 0; i < 3; i++)
+        ad__run_state_free(states[i]);
+    for (int64_t i = 0; i < d->n_latents; i++) {
+        ad__run_state_free(d->latents[i].constrain);
+        ad_free(d->latents[i].input);
+        ad__name_hold(c, d->latents[i].name, -1);
+    }
+    ad__program_free(d->program);
+    ad__allocate(c, d->latents, 0);
+    ad__allocate(c, d->jacobian, 0);
+    d->latents = NULL;
+    d->n_latents = 0;
 }
 
 ppl_density *ppl_density_new_args(ppl_function model, ppl_signature types, int n, const ppl_arg *args)
 {
-    ad_context *c = ad__current();
-    if (!ppl__state(c))
+    ENTRY(e);
+    ad_context *c = ppl__entry_begin(&e, NULL, "ppl_density_new", true);
+    if (!c)
         return NULL;
-    ppl_density *d = ad__allocate(c, NULL, sizeof *d);
-    if (!d)
-        return NULL;
-    *d = (ppl_density){ .context = c, .hessian = -1 };
-    c->held++;
-    ppl_call *call = ppl__call_new(c, &types);
-    bool good = false;
-    if (call && (d->tape = ad__tape_open(c, STREAM_SEEDED, 0))) {
-        good = ppl__call_arguments(c, call, n, args) && record(c, d, call, model);
-        mark(c, d);
-        detach(c, d);
+    if (!c->tape)
+        c->error_kind = AD_ERROR_NONE;
+    ppl_density *d = ad__owned_new(c, sizeof *d, end);
+    ppl_call *call = d ? ppl__call_new(c, &types) : NULL;
+    if (call && ad__tape_open(c, STREAM_SEEDED, 0)) {
+        d->hessian = -1;
+        if (ppl__call_arguments(c, call, n, args) && record(c, d, call, model))
+            d->program = ad__program_hold(c);
+        else
+            ad__tape_close(c);
     }
     ppl__call_free(c, call);
-    if (good)
+    ppl__entry_end(&e);
+    if (d && d->program)
         return d;
     ppl_density_free(d);
     return NULL;
@@ -178,22 +186,7 @@ ppl_density *ppl_density_new_args(ppl_function model, ppl_signature types, int n
 
 void ppl_density_free(ppl_density *d)
 {
-    if (!d)
-        return;
-    ad_context *c = d->context, *previous = ad_context_use(c);
-    c->held--;
-    for (int64_t i = 0; i < d->n_latents; i++) {
-        ad_free(d->latents[i].state);
-        ad__name_hold(c, d->latents[i].name, -1);
-    }
-    if (d->tape) {
-        ad__tape_hold_names(c, d->tape, 0, d->named, -1);
-        ad__tape_free(c, d->tape);
-    }
-    ad__allocate(c, d->latents, 0);
-    ad__allocate(c, d->jacobian, 0);
-    ad__allocate(c, d, 0);
-    ad_context_use(previous);
+    ad__owned_free(d, "ppl_density_free");
 }
 
 /* ---- evaluating -------------------------------------------------------------------------------------------------- */
@@ -203,10 +196,10 @@ int64_t ppl_density_size(ppl_density *d)
     return d ? d->size : 0;
 }
 
-static const latent *find(const ppl_density *d, const char *site)
+static latent *find(const ppl_density *d, const char *site)
 {
-    for (int64_t i = 0; d && site && i < d->n_latents; i++)
-        if (!strcmp(ad__name_text(d->context, d->latents[i].name), site))
+    for (int64_t i = 0; d && d->own.context && site && i < d->n_latents; i++)
+        if (!strcmp(ad__name_text(d->own.context, d->latents[i].name), site))
             return &d->latents[i];
     return NULL;
 }
@@ -221,96 +214,96 @@ bool ppl_density_part(ppl_density *d, const char *site, int64_t *start, int64_t 
     return true;
 }
 
-/* Runs the attached program at u for these nodes and cuts the run off the tape again. */
-static bool evaluate(ad_context *c, ppl_density *d, const double *u, const node_id *roots, int n)
+/* The state that runs the program for some roots, made when it is first asked for; NULL after an error. */
+static run_state *state_of(ad_context *c, ppl_density *d, run_state **state, const node_id *roots, int n)
 {
-    tape *t = d->tape;
-    for (int64_t i = 0; i < d->n_latents; i++) {
-        const latent *l = &d->latents[i];
-        if (!ad_write_data(l->state, u + l->start, AD_FROM_DOUBLE, l->size))
-            return false;
-    }
-    t->segments = 0;
-    bool ran = ad__run(c, &(run_request){ .roots = roots, .n_roots = n, .final = true }, NULL);
-    ad__tape_rewind(c, t, &d->recorded);
-    return ran;
+    if (*state)
+        return *state;
+    ad_tensor **inputs = ad__allocate(c, NULL, (size_t)(d->n_latents + 1) * sizeof(ad_tensor *));
+    if (!inputs)
+        return NULL;
+    for (int64_t i = 0; i < d->n_latents; i++)
+        inputs[i] = d->latents[i].input;
+    *state = ad__run_state_new(d->program, &(run_request){ .roots = roots, .n_roots = n, .final = true }, inputs,
+                               (int)d->n_latents, false);
+    ad__allocate(c, inputs, 0);
+    return *state;
 }
 
-static bool fetch(ad_context *c, ppl_density *d, node_id id, double *out, int64_t n)
+static bool evaluate(ppl_density *d, run_state *s, const double *u)
 {
-    bool done = n == 0 || ad_read_data(ad__handle(c, id), out, AD_FROM_DOUBLE, n);
-    d->tape->place[id] = (place){ .kind = PLACE_NONE };
-    return done;
+    if (!s || !ad__run_state_begin(s))
+        return false;
+    for (int64_t i = 0; i < d->n_latents; i++)
+        ad__run_state_write(s, (int)i, u + d->latents[i].start, d->latents[i].size);
+    return ad__run_state_run(s) & ad__run_state_report(s);
+}
+
+/* Begins a call on a density. Outside of steps an earlier error does not matter to it. */
+static ad_context *begin(ad_use *use, ppl_density *d, const char *call)
+{
+    ad_context *c = ad__use_begin(use, d, call);
+    if (c && !c->tape)
+        c->error_kind = AD_ERROR_NONE;
+    return c;
 }
 
 double ppl_density_value(ppl_density *d, const double *u, double *gradient)
 {
-    if (!d)
+    ad_use use;
+    ad_context *c = begin(&use, d, "ppl_density_value");
+    if (!c)
         return NAN;
-    ad_context *c = d->context, *previous = ad_context_use(c);
-    node_id roots[] = { d->total, d->gradient };
+    const node_id roots[] = { d->total, d->gradient };
+    run_state *s = gradient ? state_of(c, d, &d->with_gradient, roots, 2) : state_of(c, d, &d->value, roots, 1);
     double value = NAN;
-    attach(c, d);
-    if (evaluate(c, d, u, roots, gradient ? 2 : 1)) {
-        bool done = fetch(c, d, d->total, &value, 1);
-        if (gradient)
-            done = fetch(c, d, d->gradient, gradient, d->size) && done;
-        if (!done)
-            value = NAN;
-    }
-    detach(c, d);
-    ad_context_use(previous);
-    return value;
+    bool done = evaluate(d, s, u) && ad__run_state_read(s, 0, &value, 1) &&
+                (!gradient || ad__run_state_read(s, 1, gradient, d->size));
+    ad__use_end(&use);
+    return done ? value : NAN;
 }
 
 /* Appends the second derivatives to the program: row by row, the gradient of each element of the gradient. */
 static bool record_hessian(ad_context *c, ppl_density *d)
 {
+    ad__program_resume(d->program);
     ad_tensor *g = ad__handle(c, d->gradient), **row = ad__step_bytes(c, (size_t)(d->size + 1) * sizeof *row);
-    if (!row)
-        return false;
-    for (int64_t i = 0; i < d->size; i++)
+    for (int64_t i = 0; row && i < d->size; i++)
         row[i] = gradient_of(c, d, ad_sum(ad_slice(g, 0, i, 1)));
-    ad_tensor *all = d->size ? ad_stack(row, (int)d->size, 0) : g;
-    node_id id = ad__node(c, all, "the second derivatives");
-    if (id < 0)
-        return false;
-    d->hessian = id;
-    mark(c, d);
-    return true;
+    d->hessian = row ? ad__node(c, d->size ? ad_stack(row, (int)d->size, 0) : g, "the second derivatives") : -1;
+    ad__program_suspend(d->program, d->hessian >= 0);
+    return d->hessian >= 0;
 }
 
 bool ppl_density_hessian(ppl_density *d, const double *u, double *out)
 {
-    if (!d)
+    ad_use use;
+    ad_context *c = begin(&use, d, "ppl_density_hessian");
+    if (!c)
         return false;
-    ad_context *c = d->context, *previous = ad_context_use(c);
-    attach(c, d);
-    bool done = (d->hessian >= 0 || record_hessian(c, d)) && evaluate(c, d, u, &d->hessian, 1) &&
-                fetch(c, d, d->hessian, out, d->size * d->size);
-    detach(c, d);
-    ad_context_use(previous);
+    bool done = (d->hessian >= 0 || record_hessian(c, d)) &&
+                evaluate(d, state_of(c, d, &d->curvature, &d->hessian, 1), u) &&
+                ad__run_state_read(d->curvature, 0, out, d->size * d->size);
+    ad__use_end(&use);
     return done;
 }
 
 bool ppl_density_constrained(ppl_density *d, const double *u, const char *site, double *out, int64_t n)
 {
-    const latent *l = find(d, site);
+    ad_use use;
+    ad_context *c = begin(&use, d, "ppl_density_constrained");
+    if (!c)
+        return false;
+    latent *l = find(d, site);
+    bool done = false;
     if (!l)
-        return ad_fail(AD_ERROR_SITE, NULL, "the density has no latent site \"%s\"", site ? site : "?"), false;
-    ad_context *c = d->context, *previous = ad_context_use(c);
-    attach(c, d);
-    node_id id = ad__node(c, l->value, "a latent site");
-    int64_t size = ad_size(l->value);
-    bool done = id >= 0 && n == size;
-    if (id >= 0 && !done)
-        ad__fail(c, AD_ERROR_SHAPE, NULL, "site \"%s\" has %lld elements; %lld were asked for", site, (long long)size,
-                 (long long)n);
-    if (done && l->value == l->state)
-        memcpy(out, u + l->start, (size_t)n * sizeof *out);
+        ad__fail(c, AD_ERROR_SITE, NULL, "the density has no latent site \"%s\"", site ? site : "?");
+    else if (n != l->value_size)
+        ad__fail(c, AD_ERROR_SHAPE, NULL, "site \"%s\" has %lld elements; %lld were asked for", site,
+                 (long long)l->value_size, (long long)n);
     else
-        done = done && evaluate(c, d, u, &id, 1) && fetch(c, d, id, out, n);
-    detach(c, d);
-    ad_context_use(previous);
+        done = evaluate(d, state_of(c, d, &l->constrain, &l->at, 1), u) &&
+               ad__run_state_read(l->constrain, 0, out, n);
+    ad__use_end(&use);
     return done;
 }

@@ -13,7 +13,7 @@ typedef struct moment {
 } moment;
 
 struct svi {
-    ad_context *context;
+    owned own;
     ppl_function model, guide;
     ppl_call *call;
     struct optim optim; /* defaults filled in */
@@ -86,6 +86,8 @@ bool ppl__step_record(ad_context *c, svi *s, bool train, step *p);
 double ppl__step_finish(ad_context *c, step *p, bool finite);
 /* The stream of draws of the next step and its ordinal there, which is used up. */
 uint64_t ppl__step_stream(const ppl_state *st, svi *s, bool train, uint64_t *run);
+/* NAN, with the error of a call on no instance. */
+double ppl__no_svi(const char *call);
 /* Keeps the context's error for svi_error. */
 void ppl__step_told(svi *s);
 

@@ -61,7 +61,12 @@ static double less_power(double beta, double t)
 void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots *slots)
 {
     const struct optim *o = &s->optim;
+    ppl_state *st = ppl__state(c);
+    const void *user = st->user;
+    if (o->schedule && !user) /* a user's function, which may end otherwise than by return */
+        st->user = __builtin_frame_address(0);
     double schedule = o->schedule ? o->schedule(s->steps, o->user) : 1;
+    st->user = user;
     *slots = (optim_slots){ .beta1 = ad__bind_scalar(c, o->kind == OPTIM_SGD ? o->momentum : 1 - o->beta1),
                             .beta2 = ad__bind_scalar(c, 1 - o->beta2),
                             .eps = ad__bind_scalar(c, o->eps),

@@ -239,6 +239,7 @@ static param *make(ad_context *c, ppl_state *st, const ppl_message *m)
                   .collected = ~0u };
     st->slots[slot].life = p->life;
     named->param = (int32_t)st->n_params;
+    st->born |= st->in_step;
     return p;
 }
 
@@ -247,12 +248,14 @@ static bool agrees(ad_context *c, const param *p, const ppl_message *m)
 {
     static const char hint[] = "ppl_param_delete starts a parameter afresh; ppl_module and other names keep two apart";
     const ad_shape *s = &ad__shape_info(c, p->shape)->shape, *asked = &m->param->shape;
-    if (s->rank != asked->rank || memcmp(s->dim, asked->dim, (size_t)s->rank * sizeof *s->dim)) {
+    if (s->rank != asked->rank || (s->rank && memcmp(s->dim, asked->dim, (size_t)s->rank * sizeof *s->dim))) {
         ad__fail(c, AD_ERROR_SHAPE, hint, "parameter \"%s\" has shape %s since its first visit, and shape %s here",
                  m->name, ad__shape_text(c, s), ad__shape_text(c, asked));
         return false;
     }
-    if (!dist_constraint_equal(&p->constraint, &m->param->constraint)) {
+    const dist_constraint *before_set = &p->constraint, *set = &m->param->constraint;
+    bool real = before_set->kind == DIST_REAL && set->kind == DIST_REAL; /* as mostly */
+    if (!real && !dist_constraint_equal(before_set, set)) {
         char before[120], now[120];
         for (int digits = 6; digits < 18; digits += 3) { /* until the two look different */
             dist__describe(&p->constraint, digits, before, sizeof before);
@@ -325,12 +328,13 @@ static void close_gaps(ppl_state *st)
 void ppl__params_settle(ad_context *c, ppl_state *st, bool keep)
 {
     uint64_t before = st->deaths;
-    for (int64_t i = 0; i < st->n_params; i++) {
+    for (int64_t i = 0; i < st->n_params && st->born; i++) {
         param *p = &st->params[i];
         if (p->newborn && p->leaf && !keep)
             end(c, st, p);
         p->newborn = false;
     }
+    st->born = false;
     if (st->deaths != before)
         close_gaps(st);
     st->in_step = false;

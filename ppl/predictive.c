@@ -3,6 +3,7 @@
  * memory, in one block. */
 #include <string.h>
 
+#include "ppl/entry.h"
 #include "ppl/inference.h"
 #include "ppl/predictive.h"
 
@@ -15,7 +16,7 @@ typedef struct drawn {
 } drawn;
 
 struct ppl_predictive {
-    ad_context *context;
+    owned own;
     ppl_function model, guide;
     ppl_call *call;
     int64_t samples;
@@ -25,6 +26,27 @@ struct ppl_predictive {
     drawn *site;
     int64_t n, cap;
 };
+
+static void forget(ad_context *c, ppl_predictive *p)
+{
+    for (int64_t i = 0; i < p->n; i++) {
+        ad__allocate(c, p->site[i].values, 0);
+        ad__name_hold(c, p->site[i].name, -1);
+    }
+    p->n = 0;
+}
+
+/* What it holds, at its end or its context's. */
+static void end(void *object)
+{
+    ppl_predictive *p = object;
+    ad_context *c = p->own.context;
+    forget(c, p);
+    ppl__call_free(c, p->call);
+    ad__allocate(c, p->wanted, 0);
+    ad__allocate(c, p->site, 0);
+    p->site = NULL;
+}
 
 ppl_predictive *ppl_predictive_new_functions(ppl_function model, ppl_function guide, ppl_predictive_options o)
 {
@@ -40,11 +62,10 @@ ppl_predictive *ppl_predictive_new_functions(ppl_function model, ppl_function gu
                  model ? "samples must be at least 1" : "the model is NULL");
         return NULL;
     }
-    ppl_predictive *p = ad__allocate(c, NULL, sizeof *p);
+    ppl_predictive *p = ad__owned_new(c, sizeof *p, end);
     if (!p)
         return NULL;
-    *p = (ppl_predictive){ .context = c, .model = model, .guide = guide, .samples = o.samples,
-                            .vectorize = o.vectorize };
+    p->model = model, p->guide = guide, p->samples = o.samples, p->vectorize = o.vectorize;
     size_t text = 1;
     for (const char *const *s = o.sites; s && *s; s++)
         text += strlen(*s) + 1;
@@ -62,26 +83,9 @@ ppl_predictive *ppl_predictive_new_functions(ppl_function model, ppl_function gu
     return NULL;
 }
 
-static void forget(ad_context *c, ppl_predictive *p)
-{
-    for (int64_t i = 0; i < p->n; i++) {
-        ad__allocate(c, p->site[i].values, 0);
-        ad__name_hold(c, p->site[i].name, -1);
-    }
-    p->n = 0;
-}
-
 void ppl_predictive_free(ppl_predictive *p)
 {
-    if (!p)
-        return;
-    ad_context *c = p->context, *previous = ad_context_use(c);
-    forget(c, p);
-    ppl__call_free(c, p->call);
-    ad__allocate(c, p->wanted, 0);
-    ad__allocate(c, p->site, 0);
-    ad__allocate(c, p, 0);
-    ad_context_use(previous);
+    ad__owned_free(p, "ppl_predictive_free");
 }
 
 /* ---- drawing ----------------------------------------------------------------------------------------------------- */
@@ -212,9 +216,12 @@ static bool run(ad_context *c, ppl_predictive *p, int n, const ppl_arg *args, ui
 
 bool ppl_predict_args(ppl_predictive *p, int n, const ppl_arg *args)
 {
+    ENTRY(e);
     if (!p)
         return ad_fail(AD_ERROR_ARGUMENT, NULL, "ppl_predict: the predictive is NULL"), false;
-    ad_context *c = p->context, *previous = ad_context_use(c);
+    ad_context *c = ppl__entry_begin(&e, p, "ppl_predict", true);
+    if (!c)
+        return false;
     ppl_state *st = ppl__state(c);
     if (!st->seeded)
         ppl__streams_now(c, &p->streams);
@@ -229,7 +236,7 @@ bool ppl_predict_args(ppl_predictive *p, int n, const ppl_arg *args)
         good = run(c, p, n, args, stream, first + (uint64_t)i, i, NULL);
     if (!st->seeded)
         p->streams.runs += (uint64_t)p->samples;
-    ad_context_use(previous);
+    ppl__entry_end(&e);
     return good;
 }
 
@@ -238,7 +245,7 @@ bool ppl_predict_args(ppl_predictive *p, int n, const ppl_arg *args)
 static const drawn *find(const ppl_predictive *p, const char *name)
 {
     for (int64_t i = 0; p && i < p->n; i++)
-        if (!strcmp(ad__name_text(p->context, p->site[i].name), name))
+        if (!strcmp(ad__name_text(p->own.context, p->site[i].name), name))
             return &p->site[i];
     return NULL;
 }

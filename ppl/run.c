@@ -5,13 +5,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ppl/entry.h"
 #include "ppl/inference.h"
 
 typedef struct held {
+    ad_context *context;
+    bool attached;
     step step;
     tape *tape;         /* NULL: nothing is held */
     tape_mark recorded; /* the program: a run appends to it, and is cut off */
-    uint32_t generation; /* of the context: another one means that somebody recorded in between */
+    uint64_t tapes; /* that the context had opened: another number means that somebody recorded in between */
     int64_t again;       /* steps made without recording */
     uint64_t deaths;     /* of parameters, when it was recorded */
     uint64_t plan;       /* that ran last, 0: none */
@@ -138,7 +141,7 @@ static bool verify(ad_context *c, held *h)
         compare(c, h, p.numbers);
     ppl__params_settle(c, st, false);
     ad__tape_close(c);
-    h->generation = c->generation;
+    h->tapes = c->tapes;
     return ad__ok(c);
 }
 
@@ -148,12 +151,14 @@ static bool verify(ad_context *c, held *h)
 static void detach(ad_context *c, held *h)
 {
     c->tape = h->tape->outer;
-    h->generation = c->generation;
+    h->attached = false;
+    h->tapes = c->tapes;
 }
 static void attach(ad_context *c, held *h)
 {
     h->tape->outer = c->tape;
     c->tape = h->tape;
+    h->attached = true;
 }
 
 static void release(ad_context *c, held *h)
@@ -164,6 +169,7 @@ static void release(ad_context *c, held *h)
     ad__tape_close(c);
     c->held--;
     h->tape = NULL;
+    h->attached = false;
 }
 
 /* An ordinary step, held afterwards when it can run again: it must have been one run, without reads. */
@@ -202,7 +208,7 @@ static double first(ad_context *c, held *h, svi *s, int n, const ppl_arg *args)
 /* Nothing that the held tape stands on has gone: no recording in between, no parameter deleted. */
 static bool stands(const ad_context *c, const held *h)
 {
-    if (!h->tape || h->generation != c->generation)
+    if (!h->tape || h->tapes != c->tapes)
         return false;
     return h->deaths == ((const ppl_state *)c->client)->deaths;
 }
@@ -240,30 +246,42 @@ static double advance(ad_context *c, held *h, svi *s, int n, const ppl_arg *args
     return h->again > 0 || verify(c, h) ? again(c, h) : NAN;
 }
 
+/* The user's callback, which may end otherwise than by return. */
+static bool next(ppl_state *st, const svi_run_options *o, int64_t made, ppl_arg *args)
+{
+    const void *user = st->user;
+    if (!user)
+        st->user = __builtin_frame_address(0);
+    bool goes_on = o->next(o->user, made, args);
+    st->user = user;
+    return goes_on;
+}
+
+static void forget(held *h)
+{
+    if (h->tape && !h->attached)
+        release(h->context, h);
+}
+
 double svi_run_steps(svi *s, svi_run_options o)
 {
-    if (!s) {
-        ad_fail(AD_ERROR_ARGUMENT, NULL, "svi_run: the svi is NULL: svi_new failed");
+    ENTRY(e);
+    if (!s)
+        return ppl__no_svi("svi_run");
+    ad_context *c = ppl__entry_begin(&e, s, "svi_run", true);
+    if (!c)
         return NAN;
-    }
-    ad_context *c = s->context, *previous = ad_context_use(c);
     ppl_state *st = ppl__state(c);
-    if (ppl__refuse_inside(c, st, "svi_run")) {
-        ad_context_use(previous);
-        return NAN;
-    }
-    const char *file = c->file;
-    int line = c->line, n = o.args.n || !o.next ? o.args.n : ppl__call_count(s->call);
-    bool in_step = st->in_step;
+    int n = o.args.n || !o.next ? o.args.n : ppl__call_count(s->call);
     ppl_arg args[PPL_MAX_ARGS] = { { .kind = 0 } };
     if (o.args.n > 0 && o.args.n <= PPL_MAX_ARGS)
         memcpy(args, o.args.arg, (size_t)o.args.n * sizeof *args);
-    held h = { .tape = NULL };
+    held h __attribute__((cleanup(forget))) = { .context = c };
     double sum = 0, loss = 0;
     int64_t made = 0;
     c->error_kind = AD_ERROR_NONE;
     ppl__at(c, o.at_);
-    while (made < o.steps && (!o.next || o.next(o.user, made, args)) && isfinite(loss = advance(c, &h, s, n, args))) {
+    while (made < o.steps && (!o.next || next(st, &o, made, args)) && isfinite(loss = advance(c, &h, s, n, args))) {
         if (o.losses)
             o.losses[made] = loss;
         sum += loss;
@@ -274,11 +292,8 @@ double svi_run_steps(svi *s, svi_run_options o)
     release(c, &h);
     for (int64_t i = made; o.losses && i < o.steps; i++)
         o.losses[i] = NAN;
-    st->in_step = in_step;
-    c->file = file;
-    c->line = line;
     ppl__step_told(s);
     bool good = ad__ok(c) && made > 0;
-    ad_context_use(previous);
+    ppl__entry_end(&e);
     return good ? sum / (double)made : NAN;
 }

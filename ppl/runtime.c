@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "distributions/class.h"
-#include "ppl/state.h"
+#include "ppl/entry.h"
 
 /* ---- the state of a context -------------------------------------------------------------------------------------- */
 
@@ -26,6 +26,7 @@ ppl_state *ppl__state_new(ad_context *c)
     st->free_slot = -1;
     c->client = st;
     c->client_free = state_free;
+    c->client_recover = ppl__recover;
     return st;
 }
 

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "autodiff/owner.h"
 #include "autodiff/tape.h"
 #include "ppl/ppl.h"
 
@@ -56,6 +57,22 @@ typedef struct name_slot {
     plate *plate;
 } name_slot;
 
+/* What an entry found; see entry.h. */
+typedef struct ppl_entry {
+    ad_use use;
+    ad_context *context; /* NULL: it has ended, or not begun */
+    tape *tape;
+    error_frame *frame;
+    const char *file;
+    int line, busy, particle, calls;
+    int64_t depth, seeded;
+    plate *plates, *by_dim[AD_MAX_RANK];
+    size_t prefix_length;
+    uint32_t run;
+    const void *user;
+    bool in_step;
+} ppl_entry;
+
 typedef struct ppl_state {
     ppl_handler **handler; /* outermost first */
     int64_t depth, cap_handlers;
@@ -83,10 +100,14 @@ typedef struct ppl_state {
 
     int particle; /* ordinal of the draws at every site */
     bool in_step;
+    bool born; /* parameters were made in a step that is not settled yet */
     int calls; /* of models and guides that are running */
 
     uint64_t looked[64]; /* hashes of programs whose traces were looked at, in a ring; 0: none */
     unsigned n_looked;
+
+    const void *user;    /* the frame that called the user's function or callback at work; NULL: none is */
+    ppl_entry outermost; /* what was found before it was called */
     seeding *seedings; /* put aside by ppl_seeded handlers around, outermost first */
     int64_t seeded, cap_seedings;
 } ppl_state;

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "ppl/entry.h"
 #include "ppl/inference.h"
 
 /* ---- instances --------------------------------------------------------------------------------------------------- */
@@ -60,6 +61,26 @@ static bool sensible(ad_context *c, const svi_options *o)
     return true;
 }
 
+static void drop(moment *m)
+{
+    for (int i = 0; i < 2; i++)
+        if (m->state[i])
+            ad_free(m->state[i]);
+    *m = (moment){ .life = 0 };
+}
+
+/* What an instance holds, at its end or its context's. */
+static void end(void *object)
+{
+    svi *s = object;
+    ad_context *c = s->own.context;
+    for (int64_t i = 0; i < s->n_moments; i++)
+        drop(&s->moments[i]);
+    ppl__call_free(c, s->call);
+    ad__allocate(c, s->rules, 0);
+    ad__allocate(c, s->moments, 0);
+}
+
 svi *svi_new_functions(ppl_function model, ppl_function guide, svi_options o)
 {
     ad_context *c = ad__current();
@@ -73,10 +94,10 @@ svi *svi_new_functions(ppl_function model, ppl_function guide, svi_options o)
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "svi_new: the %s is NULL", model ? "guide" : "model");
         return NULL;
     }
-    svi *s = sensible(c, &o) ? ad__allocate(c, NULL, sizeof *s) : NULL;
+    svi *s = sensible(c, &o) ? ad__owned_new(c, sizeof *s, end) : NULL;
     if (!s)
         return NULL;
-    *s = (svi){ .context = c, .model = model, .guide = guide, .optim = o.optim, .elbo = o.elbo, .id = ++st->lives };
+    s->model = model, s->guide = guide, s->optim = o.optim, s->elbo = o.elbo, s->id = ++st->lives;
     if (s->elbo.particles == 0)
         s->elbo.particles = 1;
     ppl__optim_defaults(&s->optim);
@@ -88,31 +109,20 @@ svi *svi_new_functions(ppl_function model, ppl_function guide, svi_options o)
     return NULL;
 }
 
-static void drop(moment *m)
-{
-    for (int i = 0; i < 2; i++)
-        if (m->state[i])
-            ad_free(m->state[i]);
-    *m = (moment){ .life = 0 };
-}
-
 void svi_free(svi *s)
 {
-    if (!s || ppl__refuse_inside(s->context, ppl__state(s->context), "svi_free"))
-        return;
-    ad_context *c = s->context, *previous = ad_context_use(c);
-    for (int64_t i = 0; i < s->n_moments; i++)
-        drop(&s->moments[i]);
-    ppl__call_free(c, s->call);
-    ad__allocate(c, s->rules, 0);
-    ad__allocate(c, s->moments, 0);
-    ad__allocate(c, s, 0);
-    ad_context_use(previous);
+    ad_context *c = s ? s->own.context : NULL;
+    if (c)
+        ppl__recover(c, __builtin_frame_address(0));
+    if (!c || !ppl__refuse_inside(c, ppl__state(c), "svi_free"))
+        ad__owned_free(s, "svi_free");
 }
 
 const char *svi_error(svi *s)
 {
-    return s ? s->error : "the svi is NULL: svi_new failed";
+    return !s              ? "the svi is NULL: svi_new failed"
+           : s->own.context ? s->error
+                            : "the context that the svi was made in has ended";
 }
 int64_t svi_steps(svi *s)
 {
@@ -354,7 +364,7 @@ uint64_t ppl__step_stream(const ppl_state *st, svi *s, bool train, uint64_t *run
     *run = 0;
     if (st->seeded)
         return STREAM_SEEDED;
-    ppl__streams_now(s->context, &s->streams);
+    ppl__streams_now(s->own.context, &s->streams);
     *run = train ? s->streams.runs++ : s->streams.evaluations++;
     return s->streams.first + (train ? STREAM_STEP : STREAM_EVALUATE);
 }
@@ -362,8 +372,8 @@ uint64_t ppl__step_stream(const ppl_state *st, svi *s, bool train, uint64_t *run
 void ppl__step_told(svi *s)
 {
     s->error[0] = '\0';
-    if (!ad__ok(s->context))
-        memcpy(s->error, s->context->error, sizeof s->error);
+    if (!ad__ok(s->own.context))
+        memcpy(s->error, s->own.context->error, sizeof s->error);
 }
 
 bool ppl__refuse_inside(ad_context *c, const ppl_state *st, const char *call)
@@ -374,24 +384,26 @@ bool ppl__refuse_inside(ad_context *c, const ppl_state *st, const char *call)
     return true;
 }
 
-/* A step or an evaluation from end to end. */
+double ppl__no_svi(const char *call)
+{
+    ad_fail(AD_ERROR_ARGUMENT, NULL, "%s: the svi is NULL: svi_new failed", call);
+    return NAN;
+}
+
+/* A step or an evaluation from end to end: record guide and model on a tape of their own, find or make its plan, run it,
+ * and keep what it changed or none of it. */
 static double perform(svi *s, int n, const ppl_arg *args, bool train)
 {
-    if (!s) {
-        ad_fail(AD_ERROR_ARGUMENT, NULL, "svi_step: the svi is NULL: svi_new failed");
+    ENTRY(e);
+    if (!s)
+        return ppl__no_svi(train ? "svi_step" : "svi_evaluate");
+    ad_context *c = ppl__entry_begin(&e, s, train ? "svi_step" : "svi_evaluate", true);
+    if (!c)
         return NAN;
-    }
-    ad_context *c = s->context, *previous = ad_context_use(c);
     ppl_state *st = ppl__state(c);
-    if (ppl__refuse_inside(c, st, train ? "svi_step" : "svi_evaluate")) {
-        ad_context_use(previous);
-        return NAN;
-    }
     uint64_t run, stream = ppl__step_stream(st, s, train, &run);
-    const char *file = c->file;
-    int line = c->line;
     double loss = NAN;
-    bool in_step = st->in_step, finite;
+    bool finite;
     if (ad__tape_open(c, stream, run)) {
         step p;
         st->in_step = true;
@@ -400,14 +412,11 @@ static double perform(svi *s, int n, const ppl_arg *args, bool train)
             loss = ppl__step_finish(c, &p, finite);
         ppl__params_settle(c, st, ad__ok(c));
         ad__tape_close(c);
-        st->in_step = in_step;
     }
-    c->file = file;
-    c->line = line;
     ppl__step_told(s);
     if (!ad__ok(c))
         loss = NAN;
-    ad_context_use(previous);
+    ppl__entry_end(&e);
     return loss;
 }
 

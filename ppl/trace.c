@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "ppl/state.h"
+#include "ppl/entry.h"
 
 /* ---- recording --------------------------------------------------------------------------------------------------- */
 
@@ -128,33 +128,18 @@ bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m)
 
 /* ---- scoring ----------------------------------------------------------------------------------------------------- */
 
-/* The shape that plates promise for a log-density must be the one it has: a silent N x N broadcast is refused here. */
-bool ppl__fits_plates(ad_context *c, const site *s, ad_tensor *log_prob)
+/* What the plates around a site want of a log density's shape, and what it has. */
+static void say_misfit(ad_context *c, const site *s, const ad_shape *have)
 {
-    node_id id = ad__node(c, log_prob, "the log density");
-    if (id < 0)
-        return false;
-    const ad_shape *have = &ad__shape_of(c, id)->shape;
-    int64_t size[AD_MAX_RANK];
-    int rank = 0, all = have->rank;
+    ad_shape want = { .rank = 0 }, value = ad_shape_of(s->m.value);
     for (int i = 0; i < s->m.n_frames; i++)
-        if (-s->m.frame[i]->dim > rank)
-            rank = -s->m.frame[i]->dim;
-    if (rank > all)
-        all = rank;
-    for (int i = 0; i < all; i++)
-        size[i] = 1;
+        if (-s->m.frame[i]->dim > want.rank)
+            want.rank = -s->m.frame[i]->dim;
+    for (int i = 0; i < want.rank; i++)
+        want.dim[i] = 1;
     for (int i = 0; i < s->m.n_frames; i++)
         if (s->m.frame[i]->dim)
-            size[-1 - s->m.frame[i]->dim] = s->m.frame[i]->size;
-    bool fits = true;
-    for (int i = 0; i < all && fits; i++)
-        fits = size[i] < 0 || size[i] == (i < have->rank ? have->dim[have->rank - 1 - i] : 1);
-    if (fits)
-        return true;
-    ad_shape want = { .rank = rank }, value = ad_shape_of(s->m.value);
-    for (int i = 0; i < rank; i++)
-        want.dim[i] = size[rank - 1 - i];
+            want.dim[want.rank + s->m.frame[i]->dim] = s->m.frame[i]->size;
     ad__fail(c, AD_ERROR_SHAPE,
              "Try one of the following fixes:\n"
              "    - enclose the batched tensor in a ppl_plate (...) scope\n"
@@ -162,9 +147,39 @@ bool ppl__fits_plates(ad_context *c, const site *s, ad_tensor *log_prob)
              "    - ad_permute the data's dimensions",
              "at site \"%s\", invalid log_prob shape: the plates around it want %s, actual %s; %s has shape %s",
              s->m.name, ad__shape_text(c, &want), ad__shape_text(c, have),
-             s->m.is_observed ? "the observed value" : "the value",
-             ad__shape_text(c, &value));
-    return false;
+             s->m.is_observed ? "the observed value" : "the value", ad__shape_text(c, &value));
+}
+
+/* The shape that plates promise for a log-density must be the one it has: a silent N x N broadcast is refused here. */
+static inline bool fits_plates(ad_context *c, const site *s, ad_tensor *log_prob)
+{
+    node_id id = ad__node(c, log_prob, "the log density");
+    if (id < 0)
+        return false;
+    const ad_shape *have = &ad__shape_of(c, id)->shape;
+    int64_t size[AD_MAX_RANK];
+    int rank = have->rank;
+    if (rank == 0 && s->m.n_frames == 0)
+        return true;
+    bool fits = true;
+    for (int i = 0; i < rank; i++)
+        size[i] = 1;
+    for (int i = 0; i < s->m.n_frames; i++) {
+        const ppl_frame *f = s->m.frame[i];
+        if (f->dim < 0 && -f->dim <= rank)
+            size[-1 - f->dim] = f->size;
+        else if (f->dim < 0)
+            fits &= f->size < 0 || f->size == 1;
+    }
+    for (int i = 0; i < rank; i++)
+        fits &= size[i] < 0 || size[i] == have->dim[rank - 1 - i];
+    if (!fits)
+        say_misfit(c, s, have);
+    return fits;
+}
+bool ppl__fits_plates(ad_context *c, const site *s, ad_tensor *log_prob)
+{
+    return fits_plates(c, s, log_prob);
 }
 
 void ppl__stand_at(ad_context *c, const site *s, error_frame *frames)
@@ -190,7 +205,7 @@ ad_tensor *ppl__score(ad_context *c, site *s)
     ad_tensor *lp = s->unmasked = dist_log_prob(s->m.fn, s->m.value);
     if (s->m.mask)
         lp = ad_where(s->m.mask, lp, ad_constant(0));
-    bool fits = ad__ok(c) && ppl__fits_plates(c, s, lp);
+    bool fits = ad__ok(c) && fits_plates(c, s, lp);
     c->tape->site = outer;
     c->frame = around;
     return s->log_prob = fits ? lp : AD_NIL;
@@ -207,7 +222,11 @@ static void call_user(ad_context *c, ppl_call *call, ppl_function f)
     int64_t depth = st->depth, seeded = st->seeded;
     plate *plates = st->plates, *by_dim[AD_MAX_RANK];
     memcpy(by_dim, st->by_dim, sizeof by_dim);
+    const void *user = st->user;
+    if (!user)
+        st->user = __builtin_frame_address(0);
     ppl__call(call, f);
+    st->user = user;
     if (st->depth == depth && st->plates == plates)
         return;
     c->frame = frame;
@@ -267,9 +286,12 @@ ppl_trace *ppl_trace_new(void)
 
 ppl_trace *ppl_trace_run_args(ppl_function f, ppl_signature types, int n, const ppl_arg *args)
 {
-    ad_context *c = ad__current();
-    if (!c || !ad__ok(c))
+    ENTRY(e);
+    ad_context *c = ppl__entry_begin(&e, NULL, "ppl_trace_run", false);
+    if (!c || (c->tape && !ad__ok(c))) {
+        ppl__entry_end(&e);
         return (ppl_trace *)AD_NIL;
+    }
     ppl_call *call = ppl__call_new(c, &types);
     trace *t = NULL;
     if (call && ppl__call_arguments(c, call, n, args))
@@ -277,6 +299,7 @@ ppl_trace *ppl_trace_run_args(ppl_function f, ppl_signature types, int n, const 
     if (t && !ppl__check_trace(c, t))
         t = NULL;
     ppl__call_free(c, call);
+    ppl__entry_end(&e);
     return handle_of(c, t);
 }
 

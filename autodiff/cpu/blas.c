@@ -3,7 +3,6 @@
 
 #include <dlfcn.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* The core types of OpenBLAS whose kernels use AVX-512, and AVX2 with fused multiply-add. */
@@ -24,32 +23,13 @@ static int suits(const char *core, int level)
     return core_level >= level;
 }
 
-/* An environment variable set for a while. */
-typedef struct setting {
-    const char *name;
-    int ours;
-} setting;
-
-static setting set(const char *name, const char *value)
+/* Nothing of the process is changed for it: not its environment, whose core type and threads the library reads, nor, where
+ * the program uses the same library, that one's threads. *ours: nobody had it before. */
+static void *load(int *ours)
 {
-    return (setting){name, value && !getenv(name) && setenv(name, value, 0) == 0};
-}
-
-static void unset(setting s)
-{
-    if (s.ours)
-        unsetenv(s.name);
-}
-
-static void *load(void)
-{
-    static const char *const core[] = {NULL, "Haswell", "SkylakeX"};
-    setting type = set("OPENBLAS_CORETYPE", core[gemm_cpu_level()]);
-    setting threads = set("OPENBLAS_NUM_THREADS", "1");
-    void *library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
-    unset(threads);
-    unset(type);
-    return library;
+    void *library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+    *ours = !library;
+    return library ? library : dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
 }
 
 /* ISO C has no cast from an object's address to a function's; POSIX lends them one form. */
@@ -60,17 +40,21 @@ static int find(void *library, const char *name, void *function)
     return address != NULL;
 }
 
-static const char *check(blas *b)
+static const char *check(blas *b, int ours)
 {
     char *(*core)(void), *(*config)(void);
     int (*threads)(void), (*parallel)(void);
+    void (*set_threads)(int);
     if (!find(b->library, "cblas_sgemm", &b->sgemm) || !find(b->library, "cblas_dgemm", &b->dgemm)
         || !find(b->library, "openblas_get_corename", &core) || !find(b->library, "openblas_get_config", &config)
         || !find(b->library, "openblas_get_num_threads", &threads)
+        || !find(b->library, "openblas_set_num_threads", &set_threads)
         || !find(b->library, "openblas_get_parallel", &parallel))
         return "libopenblas.so.0 lacks a function that is needed";
     if (parallel() == 2)
         return "libopenblas.so.0 is built on OpenMP, which may start threads in every call";
+    if (ours && threads() != 1)
+        set_threads(1);
     if (threads() != 1)
         return "libopenblas.so.0 is set to several threads per call";
     if (!suits(core(), gemm_cpu_level()))
@@ -84,8 +68,9 @@ static const char *check(blas *b)
 int blas_open(blas *b, const char **why)
 {
     memset(b, 0, sizeof *b);
-    b->library = load();
-    *why = b->library ? check(b) : "libopenblas.so.0 is not installed";
+    int ours;
+    b->library = load(&ours);
+    *why = b->library ? check(b, ours) : "libopenblas.so.0 is not installed";
     if (!*why)
         return 0;
     blas_close(b);

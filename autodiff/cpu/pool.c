@@ -24,7 +24,8 @@ typedef struct share {
 
 struct cpu_pool {
     ad_context *context;
-    int threads, started; /* workers that run: at most threads - 1 */
+    unsigned forks; /* of the process when its workers were born: a child has none of them */
+    int wanted, threads, started; /* threads asked for, had; workers that run: at most threads - 1 */
     worker *worker;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -96,6 +97,32 @@ static void *work(void *worker_)
     }
 }
 
+/* ---- forks ------------------------------------------------------------------------------------------------------- */
+
+static atomic_uint forks;
+static void in_child(void)
+{
+    atomic_fetch_add(&forks, 1);
+}
+static void watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, in_child);
+}
+
+/* In a child the workers are gone, and with them whoever held the lock: the pool begins anew. */
+static void survive_fork(cpu_pool *p)
+{
+    if (p->forks == atomic_load_explicit(&forks, memory_order_relaxed))
+        return;
+    p->forks = atomic_load(&forks);
+    p->threads = p->wanted;
+    p->started = 0;
+    atomic_store(&p->sleeping, 0);
+    atomic_store(&p->working, 0);
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->wake, NULL);
+}
+
 static void publish(cpu_pool *p)
 {
     atomic_fetch_add(&p->ticket, 1);
@@ -120,9 +147,12 @@ cpu_pool *cpu_pool_new(ad_context *c, int threads)
         ad__allocate(c, p, 0);
         return NULL;
     }
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
     memset(p, 0, sizeof *p);
     p->context = c;
-    p->threads = threads;
+    p->forks = atomic_load(&forks);
+    p->threads = p->wanted = threads;
     p->worker = workers;
     p->share = shares;
     pthread_mutex_init(&p->lock, NULL);
@@ -148,6 +178,7 @@ void cpu_pool_free(cpu_pool *p)
 {
     if (!p)
         return;
+    survive_fork(p);
     atomic_store(&p->quit, true);
     publish(p);
     for (int i = 0; i < p->started; i++)
@@ -166,6 +197,7 @@ int cpu_pool_threads(const cpu_pool *p)
 
 void cpu_pool_run(cpu_pool *p, chunk_fn *run, const void *job, int64_t chunks)
 {
+    survive_fork(p);
     if (p->threads > p->started + 1)
         start_workers(p);
     if (p->started == 0 || chunks < 2) {
