@@ -205,7 +205,7 @@ static bool has_no_member(ad_context *c, const dist_object *o, int i, const ad_s
 static inline bool add_parameter(ad_context *c, dist_object *o, int i, T x, int own)
 {
     const dist_parameter *info = &o->of->parameter[i];
-    if (!info->name) return has_no_member(c, o, i, NULL, own);
+    if (!info->name || (unsigned)own > AD_MAX_RANK) return has_no_member(c, o, i, NULL, own);
     node_id id = ad__node(c, x, info->name);
     if (id < 0) return false;
     const ad_shape *s = &ad__shape_of(c, id)->shape, *front = s;
