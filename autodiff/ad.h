@@ -19,6 +19,8 @@
 
 #ifdef __cplusplus
 extern "C" {
+#else
+#include "autodiff/argument.h"
 #endif
 
 #define AD_API __attribute__((visibility("default")))
@@ -38,8 +40,13 @@ typedef struct ad_shape {
     int64_t dim[AD_MAX_RANK];
 } ad_shape;
 
+/* AD_SHAPE(3, n): sizes are integers, a real one does not compile. */
+#ifdef __cplusplus
 #define AD_SHAPE(...)                                                                                                  \
     ((ad_shape){ .rank = (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)), .dim = { __VA_ARGS__ } })
+#else
+#define AD_SHAPE(...) ((ad_shape){ .rank = AD_COUNT_(__VA_ARGS__), .dim = { AD_MAP_(AD_WHOLE_, __VA_ARGS__) } })
+#endif
 #define AD_SCALAR ((ad_shape){ .rank = 0 })
 
 /* ---- contexts ---------------------------------------------------------------------------------------------------- */
@@ -121,7 +128,10 @@ AD_API void ad_at(const char *file, int line);
 typedef enum ad_source { AD_FROM_FLOAT, AD_FROM_DOUBLE, AD_FROM_INT, AD_FROM_INT64, AD_FROM_BYTE } ad_source;
 
 /* Copies data (as many elements as shape has) into a new persistent tensor: float and double become AD_REAL, int and
- * int64_t AD_INT64, uint8_t AD_BYTE. NULL data gives zeros. End with ad_free. In C, ad_from(data, shape) chooses. */
+ * int64_t AD_INT64, uint8_t AD_BYTE. NULL data gives zeros. End with ad_free. In C, ad_from(data, shape) chooses.
+ *
+ * Here and below, where C's macros are given an array (no pointer) with fewer elements than are copied from or to it,
+ * that is an error; of a pointer they cannot know. */
 AD_API ad_tensor *ad_from_data(const void *data, ad_source source, ad_shape shape);
 /* A persistent tensor over the caller's own memory, which must hold the context's real type (float or double), and
  * must neither move nor change while a step that uses it runs. */
@@ -137,7 +147,12 @@ AD_API void *ad_host_data(ad_tensor *persistent);
 /* Reads run the tape so far; they are the only calls that do. Copies n elements (exactly as many as the tensor has)
  * into out. Returns false, with out filled with NAN (zeros for integers), after an error. */
 AD_API bool ad_read_data(ad_tensor *x, void *out, ad_source type, int64_t n);
-AD_API double ad_item(ad_tensor *x); /* the value of a tensor with one element; NAN after an error */
+/* The value of a tensor with one element; NAN after an error. The number knows nothing of where it came from: used in
+ * further operations it is a constant, and no gradient flows through it. Meant for C's own `if` and `while`: a
+ * parameter that reaches the loss in no other way is refused by its first svi_step. */
+AD_API double ad_item(ad_tensor *x);
+/* Reports that an array holds fewer elements than `wants` (as in "ad_from: the shape wants"). Always false. */
+AD_API bool ad_array_short(int64_t holds, int64_t n, const char *wants);
 
 AD_API int ad_rank(ad_tensor *x);
 AD_API int64_t ad_dim(ad_tensor *x, int axis); /* negative axes count from the right; 0 after an error */

@@ -104,6 +104,7 @@ typedef struct tensor {
     node_id node;
     int64_t serial; /* never reused: what a plan knows a state by */
     int32_t next_free;
+    uint32_t read_generation; /* the tape that read it for the host */
 } tensor;
 
 /* n elements of a tensor's dtype, its reals of this precision, converted. */
@@ -240,6 +241,13 @@ static inline const char *ad__name_text(const ad_context *c, int32_t id)
 static inline bool ad__ok(const ad_context *c)
 {
     return c->error_kind == AD_ERROR_NONE;
+}
+/* At the beginning of a call that also works outside steps and scopes: there an error of an earlier call is no reason
+ * to refuse this one, or to hide what goes wrong in it. */
+static inline void ad__begin_call(ad_context *c)
+{
+    if (!c->tape)
+        c->error_kind = AD_ERROR_NONE;
 }
 static inline size_t ad__dtype_bytes(const ad_context *c, int dtype)
 {

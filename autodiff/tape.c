@@ -308,7 +308,8 @@ node_id ad__node_of(ad_context *c, const ad_tensor *handle, const char *operand)
         return -1;
     }
     if (((uintptr_t)handle & 1) == 0) {
-        ad__fail(c, AD_ERROR_STALE, NULL, handle ? "%s is not a tensor" : "%s is NULL", operand);
+        ad__fail(c, AD_ERROR_STALE, handle ? "ad_from(data, AD_SHAPE(...)) makes a tensor of numbers" : NULL,
+                 handle ? "%s is not a tensor" : "%s is NULL", operand);
         return -1;
     }
     handle_kind kind = handle_kind_of(handle);

@@ -42,6 +42,8 @@ static size_t state_bytes(const ad_context *c, int32_t shape, int dtype)
 static ad_tensor *make(int kind, int dtype, const ad_shape *shape, void *borrowed)
 {
     ad_context *c = ad__current();
+    if (c)
+        ad__begin_call(c);
     if (!c || (!c->backend && !ad__backend_start(c, NULL)))
         return AD_NIL;
     if (!c->tape)
@@ -96,10 +98,22 @@ ad_tensor *(ad_from_data)(const void *data, ad_source source, ad_shape shape)
     return x;
 }
 
+bool ad_array_short(int64_t holds, int64_t n, const char *wants)
+{
+    ad_context *c = ad__current();
+    if (c)
+        ad__begin_call(c);
+    ad_fail(AD_ERROR_ARGUMENT, "a longer array, or the count that it has", "%s %lld elements; the array has %lld",
+            wants, (long long)n, (long long)holds);
+    return false;
+}
+
 ad_tensor *(ad_borrow)(void *data, ad_shape shape)
 {
     if (data)
         return make(TENSOR_BORROWED, AD_REAL, &shape, data);
+    if (ad__current())
+        ad__begin_call(ad__current());
     ad_fail(AD_ERROR_ARGUMENT, NULL, "ad_borrow: data is NULL");
     return AD_NIL;
 }
@@ -217,6 +231,8 @@ static bool is_stored(const ad_context *c, int dtype, ad_source source)
 bool (ad_write_data)(ad_tensor *persistent, const void *data, ad_source source, int64_t n)
 {
     ad_context *c = ad__current();
+    if (c)
+        ad__begin_call(c);
     tensor *x = c ? ad__tensor(c, persistent) : NULL;
     if (!x) {
         if (c && ad__is_foreign(c, persistent))

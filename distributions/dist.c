@@ -292,7 +292,7 @@ distribution *dist_expand(distribution *d, ad_shape batch)
     return e.batch ? keep(c, &e) : NIL;
 }
 
-distribution *dist_to_event(distribution *d, int n)
+distribution *(dist_to_event)(distribution *d, int n)
 {
     ad_context *c;
     const dist_object *o = open_object(&c, d);

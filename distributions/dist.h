@@ -122,6 +122,7 @@ AD_API distribution *dist_categorical_logits(ad_tensor *logits);
 #ifdef __cplusplus
 }
 #else
+#define dist_to_event(d, n) (dist_to_event)((d), (int)AD_WHOLE_(n))
 #define dist_normal(loc, scale) AD_MASK2(dist_normal, loc, scale)
 #define dist_bernoulli(probs) AD_MASK1(dist_bernoulli, probs)
 #define dist_bernoulli_logits(logits) AD_MASK1(dist_bernoulli_logits, logits)

@@ -61,7 +61,7 @@ ppl_call *ppl__call_new(ad_context *c, const ppl_signature *types)
     ppl_call *call = ad__allocate(c, NULL, sizeof *call);
     if (!call)
         return NULL;
-    call->types = *types;
+    *call = (ppl_call){ .types = *types };
     bool good = types->n >= 0 && types->n <= PPL_MAX_ARGS;
     for (int i = 0; good && i < types->n; i++) {
         good = (call->type[i] = type_of(types->kind[i])) != NULL;
@@ -70,9 +70,19 @@ ppl_call *ppl__call_new(ad_context *c, const ppl_signature *types)
     /* whatever a model returns is not looked at: numbers and pointers come back in registers */
     if (good && ffi_prep_cif(&call->cif, FFI_DEFAULT_ABI, (unsigned)types->n, &ffi_type_void, call->type) == FFI_OK)
         return call;
-    ad__fail(c, AD_ERROR_ARGUMENT, "make it with PPL_ARGS", "a signature of %d arguments cannot be called", types->n);
+    ad__fail(c, AD_ERROR_ARGUMENT, "make it with PPL_ARGS", "a signature of %d arguments cannot be called%s", types->n,
+             types->n > PPL_MAX_ARGS ? ": 12 is the most" : "");
     ad__allocate(c, call, 0);
     return NULL;
+}
+
+bool ppl__needs_types(ad_context *c, const ppl_signature *types, bool takes_some, const char *call)
+{
+    if (types->n || types->types || !takes_some)
+        return false;
+    ad__fail(c, AD_ERROR_ARGUMENT, "as in .args = PPL_ARGS(ad_tensor *), or PPL_ARGS() for a function of none",
+             "%s: .args is missing, the types of the model's parameters", call);
+    return true;
 }
 
 void ppl__call_free(ad_context *c, ppl_call *call)
@@ -191,7 +201,7 @@ bool ppl__call_arguments(ad_context *c, ppl_call *call, int n, const ppl_arg *ar
     for (int i = 0; i < n; i++) {
         char want = call->types.kind[i], have = args[i].kind;
         bool want_pointer = want == 't' || want == 'p', have_pointer = have == 't' || have == 'p';
-        if (want_pointer && have != want)
+        if (want_pointer && have != want && !(have == 'p' && !args[i].as.pointer))
             return wrong(c, call, i,
                          have == 't'   ? "a tensor was given"
                          : have == 'p' ? "another pointer was given"

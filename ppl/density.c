@@ -165,8 +165,12 @@ ppl_density *ppl_density_new_args(ppl_function model, ppl_signature types, int n
     ad_context *c = ppl__entry_begin(&e, NULL, "ppl_density_new", true);
     if (!c)
         return NULL;
-    if (!c->tape)
-        c->error_kind = AD_ERROR_NONE;
+    ad__begin_call(c);
+    if (!model) {
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "ppl_density_new: the model is NULL");
+        ppl__entry_end(&e);
+        return NULL;
+    }
     ppl_density *d = ad__owned_new(c, sizeof *d, end);
     ppl_call *call = d ? ppl__call_new(c, &types) : NULL;
     if (call && ad__tape_open(c, STREAM_SEEDED, 0)) {
@@ -204,6 +208,16 @@ static latent *find(const ppl_density *d, const char *site)
     return NULL;
 }
 
+static void unknown(const ppl_density *d, const char *site)
+{
+    known k = { .wanted = site, .letters = INT_MAX };
+    if (ad__current())
+        ad__begin_call(ad__current());
+    for (int64_t i = 0; d && i < d->n_latents; i++)
+        ppl__known_add(&k, ad__name_text(d->own.context, d->latents[i].name));
+    ad_fail(AD_ERROR_SITE, ppl__known_text(&k, NULL), "the density has no latent site \"%s\"", site ? site : "?");
+}
+
 bool ppl_density_part(ppl_density *d, const char *site, int64_t *start, int64_t *size)
 {
     const latent *l = find(d, site);
@@ -239,19 +253,24 @@ static bool evaluate(ppl_density *d, run_state *s, const double *u)
     return ad__run_state_run(s) & ad__run_state_report(s);
 }
 
-/* Begins a call on a density. Outside of steps an earlier error does not matter to it. */
-static ad_context *begin(ad_use *use, ppl_density *d, const char *call)
+/* Begins a call on a density, at u, for out. Outside of steps an earlier error does not matter to it. */
+static ad_context *begin(ad_use *use, ppl_density *d, const double *u, const double *out, const char *call)
 {
     ad_context *c = ad__use_begin(use, d, call);
-    if (c && !c->tape)
-        c->error_kind = AD_ERROR_NONE;
-    return c;
+    if (!c)
+        return NULL;
+    ad__begin_call(c);
+    if ((u && out) || !d->size)
+        return c;
+    ad__fail(c, AD_ERROR_ARGUMENT, NULL, "%s: the vector is NULL", call);
+    ad__use_end(use);
+    return NULL;
 }
 
-double ppl_density_value(ppl_density *d, const double *u, double *gradient)
+double(ppl_density_value)(ppl_density *d, const double *u, double *gradient)
 {
     ad_use use;
-    ad_context *c = begin(&use, d, "ppl_density_value");
+    ad_context *c = begin(&use, d, u, u, "ppl_density_value");
     if (!c)
         return NAN;
     const node_id roots[] = { d->total, d->gradient };
@@ -275,10 +294,10 @@ static bool record_hessian(ad_context *c, ppl_density *d)
     return d->hessian >= 0;
 }
 
-bool ppl_density_hessian(ppl_density *d, const double *u, double *out)
+bool(ppl_density_hessian)(ppl_density *d, const double *u, double *out)
 {
     ad_use use;
-    ad_context *c = begin(&use, d, "ppl_density_hessian");
+    ad_context *c = begin(&use, d, u, out, "ppl_density_hessian");
     if (!c)
         return false;
     bool done = (d->hessian >= 0 || record_hessian(c, d)) &&
@@ -288,16 +307,16 @@ bool ppl_density_hessian(ppl_density *d, const double *u, double *out)
     return done;
 }
 
-bool ppl_density_constrained(ppl_density *d, const double *u, const char *site, double *out, int64_t n)
+bool(ppl_density_constrained)(ppl_density *d, const double *u, const char *site, double *out, int64_t n)
 {
     ad_use use;
-    ad_context *c = begin(&use, d, "ppl_density_constrained");
+    ad_context *c = begin(&use, d, u, out, "ppl_density_constrained");
     if (!c)
         return false;
     latent *l = find(d, site);
     bool done = false;
     if (!l)
-        ad__fail(c, AD_ERROR_SITE, NULL, "the density has no latent site \"%s\"", site ? site : "?");
+        unknown(d, site);
     else if (n != l->value_size)
         ad__fail(c, AD_ERROR_SHAPE, NULL, "site \"%s\" has %lld elements; %lld were asked for", site,
                  (long long)l->value_size, (long long)n);

@@ -40,13 +40,42 @@ AD_API bool ppl_density_constrained(ppl_density *d, const double *u, const char 
 }
 #else
 #define PPL_DENSITY_NEW_(s, n, args) ppl_density_new_args((ppl_function)ppl_model_, s, n, args)
-#define ppl_density_new(model, ...)                                                                                    \
+#define ppl_density_new(...) AD_CAT_(PPL_DENSITY_NEW_, AD_COMMA_(__VA_ARGS__))(__VA_ARGS__)
+#define PPL_DENSITY_NEW_0(model) PPL_DENSITY_NEW_1(model, PPL_ARGS())
+#define PPL_DENSITY_NEW_1(model, ...)                                                                                  \
     __extension__({                                                                                                    \
-        __auto_type ppl_model_ = (model);                                                                              \
-        __auto_type ppl_guide_ = ppl_model_;                                                                           \
-        (void)ppl_guide_;                                                                                              \
+        PPL_MODEL_AND_GUIDE_(model, NULL);                                                                             \
         AD_HERE;                                                                                                       \
         PPL_CALL_(PPL_DENSITY_NEW_, __VA_ARGS__);                                                                      \
+    })
+#define ppl_density_value(d, u, gradient)                                                                              \
+    __extension__({                                                                                                    \
+        ppl_density *ppl_d_ = (d);                                                                                     \
+        int64_t ppl_n_ = ppl_density_size(ppl_d_);                                                                     \
+        AD_HERE;                                                                                                       \
+        AD_HOLDS_(u, ppl_n_, "ppl_density_value: the vector has") &&                                                   \
+                ad_holds(AD_ARRAY_BYTES_(gradient) / (int64_t)sizeof(double), ppl_n_,                                  \
+                         "ppl_density_value: the gradient has")                                                        \
+            ? (ppl_density_value)(ppl_d_, (u), (gradient))                                                             \
+            : (double)__builtin_nan("");                                                                               \
+    })
+#define ppl_density_hessian(d, u, out)                                                                                 \
+    __extension__({                                                                                                    \
+        ppl_density *ppl_d_ = (d);                                                                                     \
+        int64_t ppl_n_ = ppl_density_size(ppl_d_);                                                                     \
+        AD_HERE;                                                                                                       \
+        AD_HOLDS_(u, ppl_n_, "ppl_density_hessian: the vector has") &&                                                 \
+            AD_HOLDS_(out, ppl_n_ *ppl_n_, "ppl_density_hessian: the derivatives have") &&                             \
+            (ppl_density_hessian)(ppl_d_, (u), (out));                                                                 \
+    })
+#define ppl_density_constrained(d, u, site, out, n)                                                                    \
+    __extension__({                                                                                                    \
+        ppl_density *ppl_d_ = (d);                                                                                     \
+        int64_t ppl_n_ = AD_WHOLE_(n);                                                                                 \
+        AD_HERE;                                                                                                       \
+        AD_HOLDS_(u, ppl_density_size(ppl_d_), "ppl_density_constrained: the vector has") &&                           \
+            AD_HOLDS_(out, ppl_n_, "ppl_density_constrained is asked for") &&                                          \
+            (ppl_density_constrained)(ppl_d_, (u), (site), (out), ppl_n_);                                             \
     })
 #endif
 #endif

@@ -17,6 +17,11 @@ extern "C" {
 
 enum { PPL_MAX_FRAMES = 16 }; /* plates around one site */
 
+/* Options that are left out, or 0, take their defaults. Where 0 itself is meant, PPL_ZERO says so in options that are
+ * real numbers (it is minus zero), and PPL_NONE in those that are integers. */
+#define PPL_ZERO (-0.0)
+enum { PPL_NONE = -1 };
+
 /* A place in the user's source; the macros fill it in. */
 typedef struct ppl_source {
     const char *file;
@@ -114,6 +119,8 @@ AD_API void ppl_send(ppl_message *m);
 #ifdef __cplusplus
 }
 #else
+#define PPL_HERE ((ppl_source){ __FILE__, __LINE__ })
+
 /* A block that runs once, with s opened by `begin` around it; compilers can see that it runs. */
 #define PPL_SCOPE_(type, begin, enter, leave)                                                                          \
     for (type ppl_scope_ __attribute__((cleanup(leave))) = begin, *ppl_once_ = &ppl_scope_;                            \

@@ -129,6 +129,11 @@ static bool unconstrain(ad_context *c, const dist_constraint *constraint, const 
 {
     char text[120];
     int64_t bad = 0, last = shape->rank ? shape->dim[shape->rank - 1] : 1;
+    for (int64_t i = 0; i < n; i++)
+        if (isnan(x[i])) {
+            ad__fail(c, AD_ERROR_SUPPORT, NULL, "parameter \"%s\": element %lld is nan", name, (long long)i);
+            return false;
+        }
     if (dist_unconstrain_numbers(constraint, x, x, n, last, &bad))
         return true;
     dist_constraint_describe(constraint, text, sizeof text);
@@ -159,6 +164,11 @@ static bool initialise(ad_context *c, const ppl_param_args *a, const char *name,
         return true;
     if (a->init.kind == PPL_INIT_VALUES && !a->init.data) {
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "parameter \"%s\": the initial values are NULL", name);
+        return false;
+    }
+    if (a->init.kind == PPL_INIT_VALUES && a->init.room && a->init.room < n) {
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "parameter \"%s\": shape %s wants %lld initial values; the array has %lld",
+                 name, ad__shape_text(c, &a->shape), (long long)n, (long long)a->init.room);
         return false;
     }
     if ((a->init.kind == PPL_INIT_UNIFORM && !(a->init.a <= a->init.b)) ||
@@ -346,10 +356,12 @@ static param *named(ad_context *c, ppl_state *st, const char *name, int64_t n)
 {
     param *p = ppl__param_find(c, st, name);
     if (!p) {
-        ad__fail(
-            c, AD_ERROR_ARGUMENT,
-            "a parameter is made at its first visit in a step; modules prefix its name, as in decoder$$$fc1.weight",
-            "there is no parameter \"%s\"", name ? name : "?");
+        known k = { .wanted = name, .letters = INT_MAX };
+        ad__fail(c, AD_ERROR_ARGUMENT,
+                 ppl__known_params(c, &k,
+                                   "a parameter is made at its first visit in a step; modules prefix its name, "
+                                   "as in decoder$$$fc1.weight"),
+                 "there is no parameter \"%s\"", name ? name : "?");
         return NULL;
     }
     const shape_info *s = ad__shape_info(c, p->shape);
@@ -378,8 +390,7 @@ bool ppl_param_write(const char *name, const void *data, ad_source type, int64_t
     ppl_state *st = ppl__state(c);
     if (!st)
         return false;
-    if (!c->tape)
-        c->error_kind = AD_ERROR_NONE;
+    ad__begin_call(c);
     param *p = named(c, st, name, n);
     double *x = p && data ? ad__allocate(c, NULL, (size_t)(n ? n : 1) * sizeof *x) : NULL;
     if (!x)

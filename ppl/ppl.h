@@ -63,7 +63,31 @@ typedef struct ppl_init {
     double a, b;
     const void *data;
     ad_source source;
+    int64_t room; /* elements of the array, 0: not known */
 } ppl_init;
+
+/* Every element x; independent normal(0, sd); independent uniform(low, high); and in C ppl_values(array): its elements.
+ */
+static inline ppl_init ppl_constant(double x)
+{
+    ppl_init init = { PPL_INIT_CONSTANT, x, 0, NULL, AD_FROM_DOUBLE, 0 };
+    return init;
+}
+static inline ppl_init ppl_randn(double sd)
+{
+    ppl_init init = { PPL_INIT_NORMAL, 0, sd, NULL, AD_FROM_DOUBLE, 0 };
+    return init;
+}
+static inline ppl_init ppl_uniform(double low, double high)
+{
+    ppl_init init = { PPL_INIT_UNIFORM, low, high, NULL, AD_FROM_DOUBLE, 0 };
+    return init;
+}
+static inline ppl_init ppl_init_values(const void *data, ad_source source, int64_t room)
+{
+    ppl_init init = { PPL_INIT_VALUES, 0, 0, data, source, room };
+    return init;
+}
 
 typedef struct ppl_param_args {
     const char *name;
@@ -71,7 +95,7 @@ typedef struct ppl_param_args {
     ppl_init init;
     dist_constraint constraint; /* real by default; the optimiser moves an unconstrained tensor behind it */
     int event_dim; /* inside a subsampled plate: so many dimensions on the right are no plate's, the plate's rows */
-    bool event_dim_set; /* are taken; set this for event_dim 0 */
+    bool event_dim_set; /* are taken; PPL_NONE, or this, for event_dim 0 */
     ppl_source at_;
 } ppl_param_args;
 
@@ -159,9 +183,11 @@ AD_API bool ppl_ok(void);
 }
 #else
 
-#define PPL_HERE ((ppl_source){ __FILE__, __LINE__ })
-
-#define ppl_sample(...) ppl_sample_site(&(ppl_sample_args){ __VA_ARGS__, .at_ = PPL_HERE })
+#define ppl_sample(...)                                                                                                \
+    __extension__({                                                                                                    \
+        AD_STRICT_ ad_tensor *ppl_value_ = ppl_sample_site(&(ppl_sample_args){ __VA_ARGS__, .at_ = PPL_HERE });        \
+        AD_STRICT_END_ ppl_value_;                                                                                     \
+    })
 #define ppl_factor(name, x)                                                                                            \
     __extension__({                                                                                                    \
         __auto_type ad_x_ = (x);                                                                                       \
@@ -175,28 +201,47 @@ AD_API bool ppl_ok(void);
         ppl_deterministic_site(PPL_HERE, (name), AD_OPERAND(ad_x_));                                                   \
     })
 
-#define ppl_param(...) ppl_param_site(&(ppl_param_args){ __VA_ARGS__, .at_ = PPL_HERE })
-#define ppl_constant(x) ((ppl_init){ .kind = PPL_INIT_CONSTANT, .a = (x) })
-#define ppl_randn(sd) ((ppl_init){ .kind = PPL_INIT_NORMAL, .b = (sd) })
-#define ppl_uniform(low, high) ((ppl_init){ .kind = PPL_INIT_UNIFORM, .a = (low), .b = (high) })
-#define ppl_values(pointer) ((ppl_init){ .kind = PPL_INIT_VALUES, .data = (pointer), .source = AD_SOURCE_OF(pointer) })
-#define ppl_param_value(name, out, n) (AD_HERE, ppl_param_read((name), (out), AD_SOURCE_OF(out), (n)))
-#define ppl_param_set(name, data, n) (AD_HERE, ppl_param_write((name), (data), AD_SOURCE_OF(data), (n)))
+/* The shape is written AD_SHAPE(3): a bare 3 does not compile ("missing braces"). */
+#define ppl_param(...)                                                                                                 \
+    __extension__({                                                                                                    \
+        AD_STRICT_ ad_tensor *ppl_value_ =                                                                             \
+            ppl_param_site(&(ppl_param_args){ __VA_ARGS__, .at_ = { __FILE__, __LINE__ } });                           \
+        AD_STRICT_END_ ppl_value_;                                                                                     \
+    })
+#define ppl_values(pointer) ppl_init_values((pointer), AD_SOURCE_OF(pointer), AD_ROOM_(pointer))
+#define ppl_param_value(name, out, n)                                                                                  \
+    __extension__({                                                                                                    \
+        int64_t ppl_n_ = AD_WHOLE_(n);                                                                                 \
+        AD_HERE;                                                                                                       \
+        AD_HOLDS_(out, ppl_n_, "ppl_param_value is asked for") &&                                                      \
+            ppl_param_read((name), (out), AD_SOURCE_OF(out), ppl_n_);                                                  \
+    })
+#define ppl_param_set(name, data, n)                                                                                   \
+    __extension__({                                                                                                    \
+        int64_t ppl_n_ = AD_WHOLE_(n);                                                                                 \
+        AD_HERE;                                                                                                       \
+        AD_HOLDS_(data, ppl_n_, "ppl_param_set is asked for") &&                                                       \
+            ppl_param_write((name), (data), AD_SOURCE_OF(data), ppl_n_);                                               \
+    })
 
 /* ppl_plate ("rows", n) { ... }, ppl_plate ("rows", n, .subsample_size = 32, .index = &rows) { ... }: one-shot scopes.
  * `return` inside is safe; `break` and `continue` leave the block. Plates of one name may follow each other with the
  * same sizes. */
 #define ppl_plate(...)                                                                                                 \
-    PPL_SCOPE_(ppl_plate_scope, ppl_plate_begin((ppl_plate_args){ __VA_ARGS__, .at_ = PPL_HERE }), ppl_plate_enter,    \
-               ppl_plate_leave)
+    PPL_SCOPE_(ppl_plate_scope, PPL_PLATE_(ppl_plate_begin, __VA_ARGS__), ppl_plate_enter, ppl_plate_leave)
+#define PPL_PLATE_(begin, ...)                                                                                         \
+    __extension__({                                                                                                    \
+        AD_STRICT_SIZES_ ppl_plate_scope ppl_plate_ = begin((ppl_plate_args){ __VA_ARGS__, .at_ = PPL_HERE });         \
+        AD_STRICT_END_ ppl_plate_;                                                                                     \
+    })
 /* The sequential plate: ppl_each (i, "rows", n) { ... } runs its block for every member i (int64_t); site names must
  * differ between iterations. `break` and `continue` do as in any loop. */
 #define ppl_each(i, ...)                                                                                               \
     for (ppl_plate_scope ppl_scope_                                                                                    \
-         __attribute__((cleanup(ppl_plate_leave))) = ppl_each_begin((ppl_plate_args){ __VA_ARGS__, .at_ = PPL_HERE }); \
+         __attribute__((cleanup(ppl_plate_leave))) = PPL_PLATE_(ppl_each_begin, __VA_ARGS__);                          \
          !ppl_scope_.entered; ppl_scope_.entered = true)                                                               \
         for (int64_t i = 0; ppl_each_next(&ppl_scope_, &i);)
-#define ppl_subsample(data, event_dim) ppl_subsample_site(PPL_HERE, (data), (event_dim))
+#define ppl_subsample(data, event_dim) ppl_subsample_site(PPL_HERE, (data), (int)AD_WHOLE_(event_dim))
 
 /* ppl_module ("decoder") { ... }: parameters inside are called decoder$$$name (nested: outer$$$inner$$$name). */
 #define ppl_module(name)                                                                                               \

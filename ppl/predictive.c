@@ -1,6 +1,7 @@
 /* Predictions: many draws of chosen sites, from the prior or from a guide. Called by users after training.
  * Each draw, or all of them in a plate, is a run of guide and model on a tape of its own; the values come home to host
  * memory, in one block. */
+#include <math.h>
 #include <string.h>
 
 #include "ppl/entry.h"
@@ -54,15 +55,17 @@ ppl_predictive *ppl_predictive_new_functions(ppl_function model, ppl_function gu
     ppl_state *st = ppl__state(c);
     if (!st)
         return NULL;
-    if (!c->tape)
-        c->error_kind = AD_ERROR_NONE;
+    ad__begin_call(c);
     ppl__at(c, o.at_);
     if (!model || o.samples < 1) {
-        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "ppl_predictive_new: %s",
-                 model ? "samples must be at least 1" : "the model is NULL");
+        ad__fail(c, AD_ERROR_ARGUMENT, model ? "as in .samples = 1000" : NULL,
+                 model ? "ppl_predictive_new: samples is %lld, and must be at least 1"
+                       : "ppl_predictive_new: the model is NULL",
+                 (long long)o.samples);
         return NULL;
     }
-    ppl_predictive *p = ad__owned_new(c, sizeof *p, end);
+    ppl_predictive *p =
+        ppl__needs_types(c, &o.args, o.takes_some_, "ppl_predictive_new") ? NULL : ad__owned_new(c, sizeof *p, end);
     if (!p)
         return NULL;
     p->model = model, p->guide = guide, p->samples = o.samples, p->vectorize = o.vectorize;
@@ -102,6 +105,35 @@ static bool wanted(const ppl_predictive *p, const site *s)
     return false;
 }
 
+static const drawn *find(const ppl_predictive *p, const char *name)
+{
+    for (int64_t i = 0; p && name && i < p->n; i++)
+        if (!strcmp(ad__name_text(p->own.context, p->site[i].name), name))
+            return &p->site[i];
+    return NULL;
+}
+
+/* Whether the model, in this run or an earlier one, had every site that was chosen; false with an error. */
+static bool all_there(ad_context *c, const ppl_predictive *p, const trace *t)
+{
+    for (const char *w = p->wanted; w && *w; w += strlen(w) + 1) {
+        bool found = find(p, w) != NULL;
+        known k = { .wanted = w, .letters = INT_MAX };
+        for (int i = 0; i < t->n && !found; i++) {
+            if (t->site[i]->m.type != PPL_SAMPLE)
+                continue;
+            found = !strcmp(w, t->site[i]->m.name);
+            ppl__known_add(&k, t->site[i]->m.name);
+        }
+        if (!found) {
+            ad__fail(c, AD_ERROR_SITE, ppl__known_text(&k, NULL), ".sites names \"%s\", which is no site of the model",
+                     w);
+            return false;
+        }
+    }
+    return true;
+}
+
 static drawn *place_of(ad_context *c, ppl_predictive *p, const site *s)
 {
     for (int64_t i = 0; i < p->n; i++)
@@ -114,7 +146,8 @@ static drawn *place_of(ad_context *c, ppl_predictive *p, const site *s)
     size_t bytes = (size_t)(p->samples * d->size) * sizeof *d->values;
     if (!(d->values = ad__allocate(c, NULL, bytes ? bytes : 1)))
         return NULL;
-    memset(d->values, 0, bytes);
+    for (int64_t i = 0; i < p->samples * d->size; i++)
+        d->values[i] = NAN; /* what a draw without the site keeps */
     ad__name_hold(c, d->name, 1);
     p->n++;
     return d;
@@ -202,6 +235,8 @@ static bool run(ad_context *c, ppl_predictive *p, int n, const ppl_arg *args, ui
     bool good = ppl__call_arguments(c, p->call, n, args);
     trace *guide = good && p->guide ? ppl__run(c, p->call, p->guide, "guide", NULL, plate) : NULL;
     trace *model = ad__ok(c) ? ppl__run(c, p->call, p->model, "model", guide, plate) : NULL;
+    if (model && (draw < 0 || draw == p->samples - 1) && !all_there(c, p, model))
+        model = NULL;
     if (model && draw == PLACES) {
         int a = ppl__trace_nesting(model), b = guide ? ppl__trace_nesting(guide) : 0;
         around->dim = -1 - (a > b ? a : b);
@@ -242,26 +277,38 @@ bool ppl_predict_args(ppl_predictive *p, int n, const ppl_arg *args)
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
-static const drawn *find(const ppl_predictive *p, const char *name)
+static void unknown(const ppl_predictive *p, const char *site)
 {
+    known k = { .wanted = site, .letters = INT_MAX };
     for (int64_t i = 0; p && i < p->n; i++)
-        if (!strcmp(ad__name_text(p->own.context, p->site[i].name), name))
-            return &p->site[i];
-    return NULL;
+        ppl__known_add(&k, ad__name_text(p->own.context, p->site[i].name));
+    ad_fail(AD_ERROR_SITE,
+            ppl__known_text(&k, k.n ? "observed sites are kept only when .sites names them" : "call ppl_predict first"),
+            "there are no predictions of a site \"%s\"", site ? site : "?");
 }
 
 ad_shape ppl_predictive_shape(ppl_predictive *p, const char *site)
 {
     const drawn *d = find(p, site);
+    if (ad__current())
+        ad__begin_call(ad__current());
+    if (!d)
+        unknown(p, site);
     return d ? d->shape : AD_SCALAR;
 }
 
-bool ppl_predictive_read(ppl_predictive *p, const char *site, double *out, int64_t n)
+bool (ppl_predictive_read)(ppl_predictive *p, const char *site, double *out, int64_t n)
 {
     const drawn *d = find(p, site);
+    if (ad__current())
+        ad__begin_call(ad__current());
+    if (!p || !site || !out) {
+        ad_fail(AD_ERROR_ARGUMENT, NULL, "ppl_predictive_read: the %s is NULL",
+                !p ? "predictive" : !site ? "site" : "place to write to");
+        return false;
+    }
     if (!d) {
-        ad_fail(AD_ERROR_SITE, "observed sites are kept only when .sites names them",
-                "there are no predictions of a site \"%s\"", site);
+        unknown(p, site);
         return false;
     }
     if (n != p->samples * d->size) {

@@ -3,6 +3,7 @@
 #ifndef PPL_STATE_H
 #define PPL_STATE_H
 
+#include <limits.h>
 #include <string.h>
 
 #include "autodiff/owner.h"
@@ -173,12 +174,29 @@ param *ppl__param_find(ad_context *c, ppl_state *st, const char *name); /* NULL,
 void ppl__params_settle(ad_context *c, ppl_state *st, bool keep);
 bool ppl__glob(const char *pattern, const char *text);
 
+/* ---- names for messages ------------------------------------------------------------------------------------------ */
+
+/* Begun as { .wanted = name, .letters = INT_MAX }: the names there are, and the nearest of them. */
+typedef struct known {
+    const char *wanted, *nearest;
+    int letters, n; /* that the nearest differs by; names added */
+    size_t used;
+    char names[256], text[512];
+} known;
+
+void ppl__known_add(known *k, const char *name);
+/* "did you mean "x"? there are "x", "y"; more", for a hint; lives as long as k. The second one adds the parameters. */
+const char *ppl__known_text(known *k, const char *more);
+const char *ppl__known_params(ad_context *c, known *k, const char *more);
+
 /* ---- calls ------------------------------------------------------------------------------------------------------- */
 
 typedef struct ppl_call ppl_call; /* a prepared signature */
 ppl_call *ppl__call_new(ad_context *c, const ppl_signature *types);
 void ppl__call_free(ad_context *c, ppl_call *call);
 int ppl__call_count(const ppl_call *call); /* of arguments */
+/* Whether .args was left out though the model takes something: true with an error. */
+bool ppl__needs_types(ad_context *c, const ppl_signature *types, bool takes_some, const char *call);
 /* Converts n arguments for the next ppl__call; false, with an error naming the argument, when they do not fit. */
 bool ppl__call_arguments(ad_context *c, ppl_call *call, int n, const ppl_arg *args);
 void ppl__call(ppl_call *call, ppl_function f);

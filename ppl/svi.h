@@ -26,34 +26,41 @@ typedef struct elbo {
     elbo_kind kind;
     int particles;         /* draws of q that are averaged; 0: 1 */
     bool vectorize;        /* all particles at once, in an outermost plate */
-    int max_plate_nesting; /* dimensions that plates use; 0: found out by running guide and model once */
+    int max_plate_nesting; /* dimensions that plates use, PPL_NONE for none; 0: found out by running guide and model */
 } elbo;
 
 /* ---- optimisers -------------------------------------------------------------------------------------------------- */
 
-/* A glob pattern over parameter names (* any text, ? one character) and what holds for those that match; zeros leave
- * the optimiser's own numbers. The first match counts; a row without pattern ends the list. */
+/* A glob pattern over parameter names (* any text, ? one character) and what holds for those that match. What is left
+ * out is the optimiser's own number; 0 is PPL_ZERO, or, in a row of optim_rules, simply 0: the macro sees what was
+ * written, .weight_decay = 0 switches the decay off. The first match counts; a row without pattern ends the list.
+ *
+ * A pattern must match a parameter that the store has after the first run of guide and model, the first step's, or that
+ * step is an error that names the pattern; .optional is for rules of parameters that come later, or never. */
 typedef struct optim_rule {
     const char *pattern;
     double lr;
     double weight_decay;
-    bool frozen; /* never moved */
+    bool frozen;   /* never moved */
+    bool optional; /* may match nothing */
 } optim_rule;
 
-typedef enum optim_kind { OPTIM_SGD, OPTIM_ADAM, OPTIM_ADAMW, OPTIM_CLIPPED_ADAM, OPTIM_RMSPROP } optim_kind;
+typedef enum optim_kind { OPTIM_ADAM, OPTIM_ADAMW, OPTIM_CLIPPED_ADAM, OPTIM_SGD, OPTIM_RMSPROP } optim_kind;
 
 /* g is the gradient of the loss with respect to an unconstrained parameter w, t the number of commits of that
- * parameter, this one included. All numbers enter at run time. */
+ * parameter, this one included. All numbers enter at run time. Numbers that are negative, infinite or NaN, and betas of
+ * 1 and more, are refused by svi_new; a schedule's value that is, by the step. PPL_ZERO stands for 0 itself. */
 typedef struct optim {
     optim_kind kind;
     double lr;               /* 0: 1e-3 (SGD and RMSprop: 1e-2) */
     double beta1, beta2;     /* 0: 0.9, 0.999 (RMSprop's beta2, "alpha": 0.99) */
-    bool beta1_set;          /* beta1 = 0 is meant */
+    bool beta1_set;          /* beta1 = 0 is meant, as PPL_ZERO says it */
     double eps;              /* 0: 1e-8 */
     double momentum;         /* of SGD: buffer b = momentum b + g, w -= lr b */
     double weight_decay;     /* added to g as weight_decay w; AdamW: w is multiplied by 1 - lr weight_decay instead */
     double lrd;              /* of ClippedAdam: lr is multiplied by it before every step, the first included; 0: 1 */
-    double clip_value;       /* each element of g is kept in [-clip_value, clip_value]; 0: off (ClippedAdam: 10) */
+    double clip_value;       /* each element of g is kept in [-clip_value, clip_value]; 0: off (ClippedAdam:
+                                10, and off by PPL_ZERO) */
     double clip_tensor_norm; /* the norm of each parameter's g is at most this; 0: off */
     double clip_global_norm; /* the norm of all gradients together is at most this; 0: off */
     double (*schedule)(int64_t step, void *user); /* multiplies lr at step 0, 1, ... of this instance; NULL: 1 */
@@ -66,10 +73,11 @@ typedef struct optim {
 typedef struct svi svi;
 
 typedef struct svi_options {
-    ppl_signature args; /* PPL_ARGS(types of the model's parameters) */
-    struct optim optim;
+    ppl_signature args; /* PPL_ARGS(types of the model's parameters); may be left out when it has none */
+    struct optim optim; /* left out: optim_adam() */
     struct elbo elbo;
     ppl_source at_;
+    bool takes_some_; /* the macro's: a model without .args would be called without its arguments */
 } svi_options;
 
 /* A new instance for the current context; NULL after an error. Several may share parameters; each has moments of its
@@ -122,21 +130,31 @@ AD_API int64_t svi_steps(svi *s); /* that moved the parameters */
 #define optim_adamw(...) ((struct optim){ .kind = OPTIM_ADAMW, __VA_ARGS__ })
 #define optim_clipped_adam(...) ((struct optim){ .kind = OPTIM_CLIPPED_ADAM, __VA_ARGS__ })
 #define optim_rmsprop(...) ((struct optim){ .kind = OPTIM_RMSPROP, __VA_ARGS__ })
-#define optim_rules(...) ((const optim_rule[]){ __VA_ARGS__, { .pattern = NULL } })
+/* The last row but one, frozen without a pattern, says that the last one holds the rows' text. */
+#define optim_rules(...)                                                                                               \
+    ((const optim_rule[]){ __VA_ARGS__, { .pattern = NULL, .frozen = true }, { .pattern = OPTIM_TEXT_(__VA_ARGS__) } })
+#define OPTIM_TEXT_(...) #__VA_ARGS__
 
 /* svi_new(model, guide, .args = PPL_ARGS(...), .optim = ..., .elbo = ...): model and guide are functions that take
  * exactly these types, checked at compile time. */
-#define svi_new(model, guide, ...)                                                                                     \
+#define svi_new(...) SVI_NEW_(__VA_ARGS__, .at_ = PPL_HERE)
+#define SVI_NEW_(model, guide, ...)                                                                                    \
     __extension__({                                                                                                    \
-        __auto_type ppl_model_ = (model);                                                                              \
-        __auto_type ppl_guide_ = (guide);                                                                              \
-        svi_new_functions((ppl_function)ppl_model_, (ppl_function)ppl_guide_,                                          \
-                          (svi_options){ __VA_ARGS__, .at_ = { __FILE__, __LINE__ } });                                \
+        PPL_MODEL_AND_GUIDE_(model, guide);                                                                            \
+        AD_STRICT_SIZES_ svi *svi_made_ =                                                                              \
+            svi_new_functions((ppl_function)ppl_model_, PPL_GUIDE_OR_NULL_(guide),                                     \
+                              (svi_options){ __VA_ARGS__, .takes_some_ = PPL_TAKES_SOME_(ppl_model_) });               \
+        AD_STRICT_END_ svi_made_;                                                                                      \
     })
 /* svi_step(s, arguments of the model...) */
 #define svi_step(...) (AD_HERE, PPL_CALL_(svi_step_args, __VA_ARGS__))
 #define svi_evaluate(...) (AD_HERE, PPL_CALL_(svi_evaluate_args, __VA_ARGS__))
 /* svi_run(s, 1000, .args = PPL_VALUES(&v, x)), svi_run(s, n, .args = ..., .next = next, .user = loader) */
-#define svi_run(s, ...) svi_run_steps((s), (svi_run_options){ __VA_ARGS__, .at_ = { __FILE__, __LINE__ } })
+#define svi_run(...) SVI_RUN_(__VA_ARGS__, .at_ = PPL_HERE)
+#define SVI_RUN_(s, ...)                                                                                               \
+    __extension__({                                                                                                    \
+        AD_STRICT_SIZES_ double svi_loss_ = svi_run_steps((s), (svi_run_options){ __VA_ARGS__ });                      \
+        AD_STRICT_END_ svi_loss_;                                                                                      \
+    })
 #endif
 #endif

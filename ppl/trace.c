@@ -131,7 +131,7 @@ bool ppl__trace_add(ad_context *c, trace *t, const ppl_message *m)
 /* What the plates around a site want of a log density's shape, and what it has. */
 static void say_misfit(ad_context *c, const site *s, const ad_shape *have)
 {
-    ad_shape want = { .rank = 0 }, value = ad_shape_of(s->m.value);
+    ad_shape want = { .rank = 0 }, given = ad_shape_of(s->m.value), batch = dist_batch_shape(s->m.fn);
     for (int i = 0; i < s->m.n_frames; i++)
         if (-s->m.frame[i]->dim > want.rank)
             want.rank = -s->m.frame[i]->dim;
@@ -145,9 +145,10 @@ static void say_misfit(ad_context *c, const site *s, const ad_shape *have)
              "    - enclose the batched tensor in a ppl_plate (...) scope\n"
              "    - dist_to_event(...) the distribution being sampled\n"
              "    - ad_permute the data's dimensions",
-             "at site \"%s\", invalid log_prob shape: the plates around it want %s, actual %s; %s has shape %s",
-             s->m.name, ad__shape_text(c, &want), ad__shape_text(c, have),
-             s->m.is_observed ? "the observed value" : "the value", ad__shape_text(c, &value));
+             "at site \"%s\", invalid log_prob shape: the plates around it want %s, actual %s; %s has shape %s, %s batch "
+             "shape %s",
+             s->m.name, ad__shape_text(c, &want), ad__shape_text(c, have), s->m.is_observed ? "obs" : "its value",
+             ad__shape_text(c, &given), dist_name(s->m.fn), ad__shape_text(c, &batch));
 }
 
 /* The shape that plates promise for a log-density must be the one it has: a silent N x N broadcast is refused here. */
@@ -292,6 +293,11 @@ ppl_trace *ppl_trace_run_args(ppl_function f, ppl_signature types, int n, const 
         ppl__entry_end(&e);
         return (ppl_trace *)AD_NIL;
     }
+    if (!f) {
+        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "ppl_trace_run: the function is NULL");
+        ppl__entry_end(&e);
+        return (ppl_trace *)AD_NIL;
+    }
     ppl_call *call = ppl__call_new(c, &types);
     trace *t = NULL;
     if (call && ppl__call_arguments(c, call, n, args))
@@ -328,9 +334,16 @@ static site *find(ppl_trace *handle, const char *name)
 static site *must_find(ppl_trace *handle, const char *name)
 {
     site *s = find(handle, name);
-    if (!s)
-        ad_fail(AD_ERROR_SITE, NULL, "the trace has no site \"%s\"", name ? name : "?");
-    return s;
+    if (s)
+        return s;
+    ad_context *c = ad__current();
+    const trace *t = c && ad__ok(c) ? ppl__trace_of(c, handle) : NULL;
+    known k = { .wanted = name, .letters = INT_MAX };
+    for (int i = 0; t && i < t->n; i++)
+        ppl__known_add(&k, t->site[i]->m.name);
+    if (t)
+        ad__fail(c, AD_ERROR_SITE, ppl__known_text(&k, NULL), "the trace has no site \"%s\"", name ? name : "?");
+    return NULL;
 }
 
 const ppl_message *ppl_trace_find(ppl_trace *handle, const char *name)

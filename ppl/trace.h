@@ -43,11 +43,11 @@ AD_API size_t ppl_format_shapes(ppl_trace *t, char *out, size_t size);
 }
 #else
 #define PPL_TRACE_RUN_(s, n, args) ppl_trace_run_args((ppl_function)ppl_model_, s, n, args)
-#define ppl_trace_run(f, ...)                                                                                          \
+#define ppl_trace_run(...) AD_CAT_(PPL_TRACE_RUN_, AD_COMMA_(__VA_ARGS__))(__VA_ARGS__)
+#define PPL_TRACE_RUN_0(f) PPL_TRACE_RUN_1(f, PPL_ARGS())
+#define PPL_TRACE_RUN_1(f, ...)                                                                                        \
     __extension__({                                                                                                    \
-        __auto_type ppl_model_ = (f);                                                                                  \
-        __auto_type ppl_guide_ = ppl_model_;                                                                           \
-        (void)ppl_guide_;                                                                                              \
+        PPL_MODEL_AND_GUIDE_(f, NULL);                                                                                 \
         AD_HERE;                                                                                                       \
         PPL_CALL_(PPL_TRACE_RUN_, __VA_ARGS__);                                                                        \
     })

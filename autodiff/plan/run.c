@@ -281,9 +281,11 @@ static bool read_elements(ad_context *c, ad_tensor *x, void *out, ad_source type
         return false;
     if (id >= 0 && c->tape->node[id].op == OP_state) { /* its value lies there already */
         const int64_t *known = ad__attrs(c->tape, id);
-        const tensor *state = &c->tensors[known[1]];
-        if (state->kind == TENSOR_STATE && state->serial == known[0])
+        tensor *state = &c->tensors[known[1]];
+        if (state->kind == TENSOR_STATE && state->serial == known[0]) {
+            state->read_generation = c->tape->generation;
             p = state;
+        }
     }
     int dtype = p ? p->dtype : c->tape->node[id].dtype;
     int64_t size = ad__shape_info(c, p ? p->shape : c->tape->node[id].shape)->size;
@@ -328,6 +330,8 @@ static bool read_elements(ad_context *c, ad_tensor *x, void *out, ad_source type
 bool(ad_read_data)(ad_tensor *x, void *out, ad_source type, int64_t n)
 {
     ad_context *c = ad__current();
+    if (c)
+        ad__begin_call(c);
     if (c && read_elements(c, x, out, type, n))
         return true;
     if (out)
