@@ -24,7 +24,7 @@ struct svi {
     moment *moments; /* by slot of the parameter */
     int64_t n_moments, cap_moments;
     uint64_t deaths; /* of parameters, whose moments are gone */
-    optim_rule *rules; /* a copy, with the texts of the patterns behind it */
+    optim_rule *rules; /* a copy, with the texts of the patterns behind it and all numbers filled in */
     int64_t n_rules;
     char error[sizeof(((ad_context *)0)->error)];
 };
@@ -57,10 +57,16 @@ typedef struct optim_slots {
     int32_t beta1, beta2, eps, clip, clip_negative, clip_norm, clip_global;
 } optim_slots;
 
-void ppl__optim_defaults(struct optim *o);
+/* Fills the defaults in; false, with an error, where a number is senseless. */
+bool ppl__optim_settle(ad_context *c, struct optim *o);
+/* Copies the rules and the texts of their patterns, in one allocation, with the optimiser's numbers where a rule has
+ * none of its own; false after an error. */
+bool ppl__optim_copy_rules(ad_context *c, svi *s);
+/* False, with an error, when a rule matches no parameter. */
+bool ppl__optim_check_rules(ad_context *c, const svi *s);
 int ppl__optim_states(const struct optim *o); /* moments for each parameter */
-/* Binds this step's numbers, in a fixed order. */
-void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots *slots);
+/* Binds this step's numbers, in a fixed order; false after an error: the schedule's. */
+bool ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots *slots);
 /* Records the update of n parameters from their gradients (NULL: does not depend on it). */
 void ppl__optim_record(ad_context *c, const svi *s, const optim_slots *slots, const visited *v, ad_tensor **gradient,
                        int n);

@@ -4,24 +4,158 @@
  * w is the unconstrained parameter, g its gradient, t its commits with this one. Sources: Kingma and Ba 2015 (Adam),
  * Loshchilov and Hutter 2019 (AdamW), Pyro's clipped_adam.py, PyTorch's SGD and RMSprop. */
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "ppl/inference.h"
 
-void ppl__optim_defaults(struct optim *o)
+/* ---- options ----------------------------------------------------------------------------------------------------- */
+
+/* The number meant by an option: 0 by PPL_ZERO, the default where it was left out. */
+static double meant(double given, double otherwise)
 {
-    bool slow = o->kind == OPTIM_SGD || o->kind == OPTIM_RMSPROP;
-    if (o->lr == 0)
-        o->lr = slow ? 1e-2 : 1e-3;
-    if (o->beta1 == 0 && !o->beta1_set)
-        o->beta1 = 0.9;
-    if (o->beta2 == 0)
-        o->beta2 = o->kind == OPTIM_RMSPROP ? 0.99 : 0.999;
-    if (o->eps == 0)
-        o->eps = 1e-8;
-    if (o->lrd == 0)
-        o->lrd = 1;
-    if (o->kind == OPTIM_CLIPPED_ADAM && o->clip_value == 0)
-        o->clip_value = 10;
+    return given != 0 ? given : signbit(given) ? 0 : otherwise;
+}
+
+static bool refuse(ad_context *c, const char *whose, const char *name, double x, double limit)
+{
+    ad__fail(c, AD_ERROR_ARGUMENT, x < 0 ? "0 itself is PPL_ZERO; what is left out takes the default" : NULL,
+             "svi_new: %s %s is %g, and must be %s", whose, name, x,
+             limit == 1 ? "at least 0 and below 1" : "at least 0 and finite");
+    return false;
+}
+
+bool ppl__optim_settle(ad_context *c, struct optim *o)
+{
+    if ((unsigned)o->kind > OPTIM_RMSPROP) {
+        ad__fail(c, AD_ERROR_ARGUMENT, "make it with optim_adam(...) and its like", "svi_new: there is no optimiser %d",
+                 (int)o->kind);
+        return false;
+    }
+    bool adam = o->kind != OPTIM_SGD && o->kind != OPTIM_RMSPROP;
+    const struct {
+        const char *name;
+        double *number, otherwise, limit;
+    } rows[] = {
+        { "lr", &o->lr, adam ? 1e-3 : 1e-2, INFINITY },
+        { "beta1", &o->beta1, o->beta1_set ? 0 : 0.9, 1 },
+        { "beta2", &o->beta2, o->kind == OPTIM_RMSPROP ? 0.99 : 0.999, 1 },
+        { "eps", &o->eps, 1e-8, INFINITY },
+        { "momentum", &o->momentum, 0, INFINITY },
+        { "weight_decay", &o->weight_decay, 0, INFINITY },
+        { "lrd", &o->lrd, 1, INFINITY },
+        { "clip_value", &o->clip_value, o->kind == OPTIM_CLIPPED_ADAM ? 10 : 0, INFINITY },
+        { "clip_tensor_norm", &o->clip_tensor_norm, 0, INFINITY },
+        { "clip_global_norm", &o->clip_global_norm, 0, INFINITY },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        double x = *rows[i].number;
+        if (!(x >= 0 && x < rows[i].limit))
+            return refuse(c, "the optimiser's", rows[i].name, x, rows[i].limit);
+        *rows[i].number = meant(x, rows[i].otherwise);
+    }
+    return true;
+}
+
+/* ---- rules ------------------------------------------------------------------------------------------------------- */
+
+/* Whether row `row` of the text that optim_rules was given, "{ \"*.bias\", .lr = 0 }, { ... }", sets a field, by its
+ * name or by its position. */
+static bool writes(const char *text, int64_t row, const char *field, int position)
+{
+    size_t n = strlen(field);
+    int depth = 0, item = 0; /* the item's position in its row, -1 behind a designator */
+    bool begins = false;     /* an item */
+    for (const char *p = text; *p; p++) {
+        if (*p == ' ')
+            continue;
+        if (begins && row == 0 && *p != '.' && item == position)
+            return true;
+        if (begins && row == 0 && *p == '.') {
+            item = -1;
+            if (!strncmp(p + 1, field, n) && strcspn(p + 1, " =") == n)
+                return true;
+        }
+        begins = false;
+        if (*p == '"' || *p == '\'') {
+            char quote = *p++;
+            while (*p && *p != quote)
+                p += *p == '\\' && p[1] ? 2 : 1;
+            if (!*p)
+                return false;
+        } else if (strchr("({[", *p)) {
+            begins = ++depth == 1;
+            item = 0;
+        } else if (strchr(")}]", *p)) {
+            depth--;
+        } else if (*p == ',' && depth == 0) {
+            row--;
+        } else if (*p == ',' && depth == 1) {
+            begins = true;
+            item += item >= 0;
+        }
+    }
+    return false;
+}
+
+/* A rule's number: the optimiser's, unless the row says another. */
+static bool settle_number(ad_context *c, const optim_rule *r, const char *name, double *x, double inherited,
+                          bool written)
+{
+    char whose[80];
+    snprintf(whose, sizeof whose, "the rule for \"%.40s\": its", r->pattern);
+    if (!(*x >= 0 && isfinite(*x)))
+        return refuse(c, whose, name, *x, INFINITY);
+    *x = written ? *x : meant(*x, inherited);
+    return true;
+}
+
+bool ppl__optim_copy_rules(ad_context *c, svi *s)
+{
+    const optim_rule *from = s->optim.rules;
+    int64_t n = 0;
+    size_t room = 0;
+    for (; from && from[n].pattern; n++)
+        room += strlen(from[n].pattern) + 1;
+    s->optim.rules = NULL;
+    if (!n)
+        return true;
+    if (!(s->rules = ad__allocate(c, NULL, (size_t)n * sizeof *s->rules + room)))
+        return false;
+    const char *text = from[n].frozen ? from[n + 1].pattern : "";
+    char *to = (char *)(s->rules + n);
+    for (; s->n_rules < n; s->n_rules++) {
+        int64_t i = s->n_rules;
+        optim_rule *r = &s->rules[i];
+        *r = from[i];
+        r->pattern = strcpy(to, from[i].pattern);
+        to += strlen(to) + 1;
+        if (!settle_number(c, r, "lr", &r->lr, s->optim.lr, writes(text, i, "lr", 1)) ||
+            !settle_number(c, r, "weight_decay", &r->weight_decay, s->optim.weight_decay,
+                           writes(text, i, "weight_decay", 2)))
+            return false;
+    }
+    return true;
+}
+
+bool ppl__optim_check_rules(ad_context *c, const svi *s)
+{
+    const ppl_state *st = ppl__state(c);
+    for (int64_t i = 0; i < s->n_rules; i++) {
+        bool found = s->rules[i].optional;
+        for (int64_t k = 0; k < st->n_params && !found; k++)
+            found = st->params[k].leaf && ppl__glob(s->rules[i].pattern, ad__name_text(c, st->params[k].name));
+        if (!found) {
+            known k = { .wanted = s->rules[i].pattern, .letters = INT_MAX };
+            ad__fail(c, AD_ERROR_SITE,
+                     ppl__known_params(c, &k,
+                                       "a module is part of a name, * stands for any text; .optional = true if "
+                                       "the parameter comes later"),
+                     "the optimiser's rule %lld, \"%s\", matches no parameter", (long long)i + 1, s->rules[i].pattern);
+            return false;
+        }
+    }
+    return true;
 }
 
 int ppl__optim_states(const struct optim *o)
@@ -58,7 +192,7 @@ static double less_power(double beta, double t)
     return t * (1 - beta) > 38 ? 1 : 1 - pow(beta, t);
 }
 
-void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots *slots)
+bool ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots *slots)
 {
     const struct optim *o = &s->optim;
     ppl_state *st = ppl__state(c);
@@ -67,6 +201,11 @@ void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots
         st->user = __builtin_frame_address(0);
     double schedule = o->schedule ? o->schedule(s->steps, o->user) : 1;
     st->user = user;
+    if (!(schedule >= 0 && isfinite(schedule))) {
+        ad__fail(c, AD_ERROR_ARGUMENT, "it multiplies lr, and must be at least 0 and finite",
+                 "the optimiser's schedule gives %g at step %lld", schedule, (long long)s->steps);
+        return false;
+    }
     *slots = (optim_slots){ .beta1 = ad__bind_scalar(c, o->kind == OPTIM_SGD ? o->momentum : 1 - o->beta1),
                             .beta2 = ad__bind_scalar(c, 1 - o->beta2),
                             .eps = ad__bind_scalar(c, o->eps),
@@ -91,8 +230,7 @@ void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots
             bias2 = sqrt(less_power(o->beta2, (double)t));
             decayed = o->lrd == 1 ? 1 : pow(o->lrd, (double)t);
         }
-        double lr = (rule && rule->lr ? rule->lr : o->lr) * schedule,
-               decay = rule && rule->weight_decay ? rule->weight_decay : o->weight_decay;
+        double lr = (rule ? rule->lr : o->lr) * schedule, decay = rule ? rule->weight_decay : o->weight_decay;
         double step = lr, correction = 1;
         switch (o->kind) {
         case OPTIM_SGD:
@@ -114,6 +252,7 @@ void ppl__optim_bind(ad_context *c, const svi *s, visited *v, int n, optim_slots
         v[i].decay = ad__bind_scalar(c, decay);
         before = &v[i];
     }
+    return ad__ok(c);
 }
 
 /* ---- recorded updates -------------------------------------------------------------------------------------------- */
@@ -131,7 +270,8 @@ static ad_tensor *limit_norm(ad_context *c, ad_tensor *g, ad_tensor *norm, int32
 
 static bool decays(const svi *s, const visited *v)
 {
-    return s->optim.weight_decay != 0 || (v->moment->rule >= 0 && s->rules[v->moment->rule].weight_decay != 0);
+    const optim_rule *rule = rule_of(s, v);
+    return (rule ? rule->weight_decay : s->optim.weight_decay) != 0;
 }
 
 /* m <- m + (1 - beta) (x - m) */

@@ -227,9 +227,8 @@ static double again(ad_context *c, held *h)
     t->segments = 0;
     t->place[p->loss] = (place){ .kind = PLACE_NONE };
     t->n_scalars = p->numbers;
-    ppl__optim_bind(c, p->svi, p->visited, p->n, &p->slots);
     p->request.serial = &h->plan;
-    if (ad__run(c, &p->request, &finite))
+    if (ppl__optim_bind(c, p->svi, p->visited, p->n, &p->slots) && ad__run(c, &p->request, &finite))
         loss = ppl__step_finish(c, p, finite);
     ad__tape_rewind(c, t, &h->recorded);
     detach(c, h);
@@ -281,6 +280,9 @@ double svi_run_steps(svi *s, svi_run_options o)
     int64_t made = 0;
     c->error_kind = AD_ERROR_NONE;
     ppl__at(c, o.at_);
+    if (o.steps < 0)
+        ad__fail(c, AD_ERROR_ARGUMENT, "svi_run(s, 1000, ...)", "svi_run: steps is %lld, and must not be negative",
+                 (long long)o.steps);
     while (made < o.steps && (!o.next || next(st, &o, made, args)) && isfinite(loss = advance(c, &h, s, n, args))) {
         if (o.losses)
             o.losses[made] = loss;

@@ -318,10 +318,15 @@ ad_tensor *ppl_param_site(const ppl_param_args *a)
     ppl_state *st = ppl__state(c);
     if (!c || !st)
         return AD_NIL;
+    if (a->event_dim < PPL_NONE) {
+        ad__fail(c, AD_ERROR_ARGUMENT, "PPL_NONE says that every dimension may be a plate's",
+                 "parameter \"%s\": event_dim is %d", a->name ? a->name : "?", a->event_dim);
+        return AD_NIL;
+    }
     ppl_message m;
     ppl__message_begin(&m, PPL_PARAM, ppl__prefixed(c, st, a->name), a->at_);
     m.param = a;
-    m.event_dim = a->event_dim_set || a->event_dim ? a->event_dim : -1;
+    m.event_dim = a->event_dim == PPL_NONE ? 0 : a->event_dim_set || a->event_dim ? a->event_dim : -1;
     return send_named(c, &m);
 }
 

@@ -8,57 +8,17 @@
 
 /* ---- instances --------------------------------------------------------------------------------------------------- */
 
-/* Copies the rules and the texts of their patterns, in one allocation; false after an error. */
-static bool copy_rules(ad_context *c, svi *s)
+static bool sensible(ad_context *c, const struct elbo *e)
 {
-    const optim_rule *from = s->optim.rules;
-    size_t text = 0;
-    for (int64_t i = 0; from && from[i].pattern; i++, s->n_rules++)
-        text += strlen(from[i].pattern) + 1;
-    s->optim.rules = NULL;
-    if (!s->n_rules)
-        return true;
-    if (!(s->rules = ad__allocate(c, NULL, (size_t)s->n_rules * sizeof *s->rules + text)))
-        return false;
-    char *to = (char *)(s->rules + s->n_rules);
-    for (int64_t i = 0; i < s->n_rules; i++) {
-        size_t n = strlen(from[i].pattern) + 1;
-        s->rules[i] = from[i];
-        s->rules[i].pattern = memcpy(to, from[i].pattern, n);
-        to += n;
-    }
-    return true;
-}
-
-static bool sensible(ad_context *c, const svi_options *o)
-{
-    const struct optim *p = &o->optim;
-    const double numbers[] = { p->lr,  p->eps,        p->momentum,         p->weight_decay,
-                               p->lrd, p->clip_value, p->clip_tensor_norm, p->clip_global_norm };
-    static const char *const names[] = { "lr",  "eps",        "momentum",         "weight_decay",
-                                         "lrd", "clip_value", "clip_tensor_norm", "clip_global_norm" };
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        if (isfinite(numbers[i]) && numbers[i] >= 0)
-            continue;
-        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "svi_new: the optimiser's %s is %g", names[i], numbers[i]);
-        return false;
-    }
-    if ((unsigned)p->kind > OPTIM_RMSPROP || (unsigned)o->elbo.kind > ELBO_MEAN_FIELD) {
-        ad__fail(c, AD_ERROR_ARGUMENT, "make them with optim_adam(...), elbo_trace(...) and their like",
-                 "svi_new: there is no optimiser %d or no estimator %d", (int)p->kind, (int)o->elbo.kind);
-        return false;
-    }
-    if (!(p->beta1 >= 0 && p->beta1 < 1 && p->beta2 >= 0 && p->beta2 < 1)) {
-        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "svi_new: the optimiser's betas are %g and %g, and must lie in [0, 1)",
-                 p->beta1, p->beta2);
-        return false;
-    }
-    if (o->elbo.particles < 0 || o->elbo.particles > 0xffff || o->elbo.max_plate_nesting < 0) {
-        ad__fail(c, AD_ERROR_ARGUMENT, NULL, "svi_new: elbo has %d particles and max_plate_nesting %d",
-                 o->elbo.particles, o->elbo.max_plate_nesting);
-        return false;
-    }
-    return true;
+    const char *wrong = e->particles < 0 || e->particles > 0xffff ? "particles" : "max_plate_nesting";
+    if ((unsigned)e->kind > ELBO_MEAN_FIELD)
+        ad__fail(c, AD_ERROR_ARGUMENT, "make it with elbo_trace(...) and its like", "svi_new: there is no estimator %d",
+                 (int)e->kind);
+    else if (e->particles < 0 || e->particles > 0xffff || e->max_plate_nesting < PPL_NONE ||
+             e->max_plate_nesting >= AD_MAX_RANK)
+        ad__fail(c, AD_ERROR_ARGUMENT, *wrong == 'p' ? "1 to 65535; 0: 1" : "PPL_NONE says that there are no plates",
+                 "svi_new: the elbo's %s is %d", wrong, *wrong == 'p' ? e->particles : e->max_plate_nesting);
+    return ad__ok(c);
 }
 
 static void drop(moment *m)
@@ -87,21 +47,22 @@ svi *svi_new_functions(ppl_function model, ppl_function guide, svi_options o)
     ppl_state *st = ppl__state(c);
     if (!st)
         return NULL;
-    if (!c->tape)
-        c->error_kind = AD_ERROR_NONE;
+    ad__begin_call(c);
     ppl__at(c, o.at_);
     if (!model || !guide) {
         ad__fail(c, AD_ERROR_ARGUMENT, NULL, "svi_new: the %s is NULL", model ? "guide" : "model");
         return NULL;
     }
-    svi *s = sensible(c, &o) ? ad__owned_new(c, sizeof *s, end) : NULL;
+    if (ppl__needs_types(c, &o.args, o.takes_some_, "svi_new") || !sensible(c, &o.elbo) ||
+        !ppl__optim_settle(c, &o.optim))
+        return NULL;
+    svi *s = ad__owned_new(c, sizeof *s, end);
     if (!s)
         return NULL;
     s->model = model, s->guide = guide, s->optim = o.optim, s->elbo = o.elbo, s->id = ++st->lives;
     if (s->elbo.particles == 0)
         s->elbo.particles = 1;
-    ppl__optim_defaults(&s->optim);
-    if (copy_rules(c, s) && (s->call = ppl__call_new(c, &o.args))) {
+    if (ppl__optim_copy_rules(c, s) && (s->call = ppl__call_new(c, &o.args))) {
         ppl__streams_begin(c, &s->streams);
         return s;
     }
@@ -236,6 +197,46 @@ static bool check_registered(ad_context *c, const step *p, node_id surrogate, no
     return true;
 }
 
+/* Whether one of the first n nodes was read by the host though it depends on the leaf. `dirty` has room for n. */
+static bool was_read(ad_context *c, node_id leaf, int64_t n, bool *dirty)
+{
+    const tape *t = c->tape;
+    memset(dirty, 0, (size_t)n * sizeof *dirty);
+    dirty[leaf] = true;
+    for (node_id i = leaf + 1; i < n; i++) {
+        for (int k = 0; k < t->node[i].n_inputs && t->node[i].op != OP_stop_gradient; k++)
+            dirty[i] |= dirty[ad__inputs(t, i)[k]];
+        if (dirty[i] && ad__place(t, i).kind != PLACE_NONE)
+            return true;
+    }
+    const int64_t *state = ad__attrs(t, leaf);
+    return c->tensors[state[1]].read_generation == t->generation;
+}
+
+/* Refuses a step on whose first sight a new parameter was read as a number and has no other way to the loss: it would
+ * be left untrained in silence. d holds the gradients' nodes; n nodes were recorded by guide and model. */
+static bool check_read(ad_context *c, const step *p, const node_id *d, int64_t n)
+{
+    bool *dirty = NULL;
+    for (int i = 0; i < p->n; i++) {
+        const visited *v = &p->visited[i];
+        if (d[i] >= 0 || v->frozen || v->moment->commits)
+            continue;
+        if (!dirty && !(dirty = ad__step_bytes(c, (size_t)n * sizeof *dirty)))
+            return false;
+        if (!was_read(c, v->leaf, n, dirty))
+            continue;
+        ppl__at(c, (ppl_source){ c->tape->where[v->leaf].file, c->tape->where[v->leaf].line });
+        ad__fail(c, AD_ERROR_SITE,
+                 "use the tensor itself in operations; ad_item(ad_stop_gradient(p)) says that only its number is meant",
+                 "parameter \"%s\" was read as a number (ad_item), and the loss depends on it in no other way: no "
+                 "gradient reaches it",
+                 ad__name_text(c, v->param->name));
+        return false;
+    }
+    return true;
+}
+
 /* What an evaluation does at its first sight. */
 static bool look(ad_context *c, void *user)
 {
@@ -247,6 +248,7 @@ static bool look(ad_context *c, void *user)
 static bool expand(ad_context *c, void *user)
 {
     step *p = user;
+    int64_t recorded = c->tape->n;
     if (!look(c, user))
         return false;
     int n = p->n;
@@ -258,7 +260,7 @@ static bool expand(ad_context *c, void *user)
         return false;
     for (int i = 0; i < n; i++)
         leaf[i] = p->visited[i].leaf;
-    if (!ad__gradient(c, surrogate, leaf, n, d))
+    if (!ad__gradient(c, surrogate, leaf, n, d) || !check_read(c, p, d, recorded))
         return false;
     int guarded = 0;
     for (int i = 0; i < n; i++) {
@@ -330,7 +332,8 @@ bool ppl__step_record(ad_context *c, svi *s, bool train, step *p)
     if (!collect(c, p))
         return false;
     p->numbers = c->tape->n_scalars;
-    ppl__optim_bind(c, s, p->visited, p->n, &p->slots);
+    if ((!s->steps && !ppl__optim_check_rules(c, s)) || !ppl__optim_bind(c, s, p->visited, p->n, &p->slots))
+        return false;
     uint64_t h = (uint64_t)p->n; /* which leaves are moved, by which numbers; the leaves themselves are on the tape */
     for (int i = 0; i < p->n; i++)
         h = ad__mix(h ^ ((uint64_t)p->visited[i].leaf << 32 | (uint32_t)p->visited[i].step)) + 0x9e3779b97f4a7c15u;
