@@ -101,8 +101,10 @@ static void __attribute__((format(printf, 3, 4))) append(ad_context *c, size_t *
 
 static void fail(ad_context *c, ad_error_kind kind, const char *hint, const char *format, va_list args)
 {
-    if (c->error_kind && (c->tape || c->busy))
-        return; /* the first one of a step; outside of steps the last one tells of the call that has just failed */
+    /* The first one of a step tells; outside of steps the last one, of the call that has just failed, unless it fails
+     * because the scope around it could not open. */
+    if (c->error_kind && (c->tape || c->busy || kind == AD_ERROR_SCOPE))
+        return;
     c->error_kind = kind;
     size_t used = 0;
     message(c, &used, format, args);

@@ -22,7 +22,7 @@ uint32_t ad__generation_new(ad_context *c)
             c->number = 1 + atomic_fetch_add(&next_context, 1);
         uint32_t block = atomic_fetch_add(&next_block, 1) % BLOCKS;
         atomic_store_explicit(&owner_of_block[block], c->number, memory_order_relaxed);
-        c->next_generation = block << BLOCK_BITS;
+        c->next_generation = block ? block << BLOCK_BITS : 1; /* 0 is nobody's */
         c->end_generation = (block + 1) << BLOCK_BITS;
     }
     return c->next_generation++;

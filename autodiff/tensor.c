@@ -42,8 +42,6 @@ static size_t state_bytes(const ad_context *c, int32_t shape, int dtype)
 static ad_tensor *make(int kind, int dtype, const ad_shape *shape, void *borrowed)
 {
     ad_context *c = ad__current();
-    if (c)
-        ad__begin_call(c);
     if (!c || (!c->backend && !ad__backend_start(c, NULL)))
         return AD_NIL;
     if (!c->tape)
@@ -231,8 +229,6 @@ static bool is_stored(const ad_context *c, int dtype, ad_source source)
 bool (ad_write_data)(ad_tensor *persistent, const void *data, ad_source source, int64_t n)
 {
     ad_context *c = ad__current();
-    if (c)
-        ad__begin_call(c);
     tensor *x = c ? ad__tensor(c, persistent) : NULL;
     if (!x) {
         if (c && ad__is_foreign(c, persistent))

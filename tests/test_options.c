@@ -459,7 +459,7 @@ START_TEST(names_that_are_not_there)
     ck_assert(ppl_density_constrained(d, u, "height", x, 1) && isfinite(ppl_density_value(d, u, NULL)));
     ppl_density_free(d);
     ck_assert(isnan(ppl_density_value(NULL, u, NULL)));
-    error_says("ppl_density_value: the density is NULL");
+    error_says("ppl_density_value: the object is NULL");
 
     svi *s = svi_new(parabola, nothing);
     ck_assert(isfinite(svi_step(s)));
