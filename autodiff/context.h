@@ -220,6 +220,7 @@ struct ad_context {
 
     void *client; /* the state of the room above */
     void (*client_free)(ad_context *c, void *client);
+    void (*client_tape)(ad_context *c, void *client, tape *t, bool opens); /* a tape opens, or is about to close */
     void (*client_recover)(ad_context *c, const void *here); /* a call whose frame is here finds the context in a step */
 };
 

@@ -33,7 +33,11 @@ tape *ad__tape_open(ad_context *c, uint64_t stream, uint64_t run)
         memset(t, 0, sizeof *t);
     }
     t->outer = c->tape;
+    t->frame = c->frame;
+    memset(t->client_mark, 0, sizeof t->client_mark);
     c->tape = t;
+    if (c->client)
+        c->client_tape(c, c->client, t, true);
     t->generation = ad__generation_new(c);
     c->tapes++;
     t->tag = (uint32_t)((uintptr_t)handle_make(HANDLE_STEP, t->generation, 0) >> 32);
@@ -61,6 +65,8 @@ tape *ad__tape_open(ad_context *c, uint64_t stream, uint64_t run)
 void ad__tape_close(ad_context *c)
 {
     tape *t = c->tape;
+    if (c->client)
+        c->client_tape(c, c->client, t, false);
     c->tape = t->outer;
     t->outer = c->spare;
     c->spare = t;

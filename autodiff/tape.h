@@ -72,6 +72,8 @@ typedef struct name_draws {
 
 struct tape {
     tape *outer; /* the tape this one interrupts, or the next spare */
+    error_frame *frame;     /* the context's when it opened */
+    int64_t client_mark[2]; /* what the client had open then */
     uint32_t generation;
     uint32_t tag; /* the upper half of its handles */
 

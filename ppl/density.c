@@ -250,7 +250,8 @@ static bool evaluate(ppl_density *d, run_state *s, const double *u)
         return false;
     for (int64_t i = 0; i < d->n_latents; i++)
         ad__run_state_write(s, (int)i, u + d->latents[i].start, d->latents[i].size);
-    return ad__run_state_run(s) & ad__run_state_report(s);
+    bool ran = ad__run_state_run(s);
+    return ad__run_state_report(s) && ran;
 }
 
 /* Begins a call on a density, at u, for out. Outside of steps an earlier error does not matter to it. */

@@ -1,8 +1,6 @@
 /* Entries; see entry.h. */
 #include "ppl/entry.h"
 
-#include <string.h>
-
 static void save(ppl_entry *e, ad_context *c, ppl_state *st)
 {
     e->context = c;
@@ -12,9 +10,6 @@ static void save(ppl_entry *e, ad_context *c, ppl_state *st)
     e->line = c->line;
     e->busy = c->busy;
     e->depth = st->depth;
-    e->seeded = st->seeded;
-    e->plates = st->plates;
-    memcpy(e->by_dim, st->by_dim, sizeof e->by_dim);
     e->prefix_length = st->prefix_length;
     e->run = st->run;
     e->particle = st->particle;
@@ -28,13 +23,12 @@ static void roll_back(ppl_entry *e)
 {
     ad_context *c = e->context;
     ppl_state *st = ppl__state(c);
+    ppl__plates_close(st, e->depth);
+    st->depth = e->depth;
+    ppl__seeded_end(c, st, e->depth);
+    st->prefix_length = e->prefix_length;
     while (c->tape != e->tape)
         ad__tape_close(c);
-    st->depth = e->depth;
-    ppl__seeded_end(c, st, e->seeded);
-    st->plates = e->plates;
-    memcpy(st->by_dim, e->by_dim, sizeof st->by_dim);
-    st->prefix_length = e->prefix_length;
     if (st->prefix)
         st->prefix[st->prefix_length] = '\0';
     st->run = e->run;

@@ -78,8 +78,11 @@ void ppl_module_leave(ppl_module_scope *s)
         return;
     error_frame f;
     memcpy(&f, s->frame, sizeof f);
-    s->context->frame = f.outer;
+    s->entered = false;
     ad__name_hold(s->context, ad__name(s->context, f.name), -1);
+    if (s->context->frame != (error_frame *)(void *)s->frame)
+        return; /* it ended with what was around it */
+    s->context->frame = f.outer;
     ppl__state(s->context)->prefix_length = s->length;
 }
 

@@ -306,6 +306,7 @@ static void enter(ppl_plate_scope *s)
     ppl_state *st = ppl__state(c);
     plate *p = s->plate;
     s->depth = (int)st->depth;
+    p->depth = st->depth;
     s->handler.user = p;
     if (!ad__reserve(c, &st->handler, &st->cap_handlers, st->depth + 1, sizeof *st->handler)) {
         s->plate = NULL;
@@ -329,16 +330,22 @@ void ppl_plate_enter(ppl_plate_scope *s)
 
 void ppl_plate_leave(ppl_plate_scope *s)
 {
-    plate *p = s->plate;
-    if (!p || !p->open)
-        return;
-    ppl_state *st = ppl__state(s->context);
-    ppl__unwind(st, s->depth);
-    p->open = false;
+    ppl_state *st = s->plate ? ppl__state(s->context) : NULL;
+    if (!st || st->depth <= s->depth || st->handler[s->depth] != &s->handler)
+        return; /* it was never entered, or ended with what was around it */
+    const plate *p = s->plate;
     s->context->frame = p->where.outer;
-    st->plates = p->outer;
-    if (p->frame.dim)
-        st->by_dim[-1 - p->frame.dim] = NULL;
+    ppl__leave(s->context, st, &s->handler, s->depth, p->frame.name);
+}
+
+void ppl__plates_close(ppl_state *st, int64_t depth)
+{
+    for (plate *p = st->plates; p && p->depth >= depth; p = st->plates) {
+        p->open = false;
+        if (p->frame.dim)
+            st->by_dim[-1 - p->frame.dim] = NULL;
+        st->plates = p->outer;
+    }
 }
 
 /* The drawn members of a sequential plate: one run for all of them. */

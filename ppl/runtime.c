@@ -7,6 +7,31 @@
 
 /* ---- the state of a context -------------------------------------------------------------------------------------- */
 
+/* What was entered by hand within a tape and not left ends with it: what it points to may be gone, and is dropped unseen. */
+static void at_tape(ad_context *c, void *client, tape *t, bool opens)
+{
+    ppl_state *st = client;
+    if (opens) {
+        t->client_mark[0] = st->depth;
+        t->client_mark[1] = (int64_t)st->prefix_length;
+        return;
+    }
+    if (st->depth <= t->client_mark[0] && st->prefix_length <= (size_t)t->client_mark[1])
+        return;
+    c->frame = t->frame;
+    ppl__drop(c, st, t->client_mark[0], (size_t)t->client_mark[1]);
+}
+
+void ppl__drop(ad_context *c, ppl_state *st, int64_t depth, size_t prefix_length)
+{
+    ppl__plates_close(st, depth);
+    ppl__seeded_end(c, st, depth);
+    st->depth = depth;
+    st->prefix_length = prefix_length;
+    ad__fail(c, AD_ERROR_SITE, "every ppl_plate_enter wants its ppl_plate_leave, on every way out",
+             "a plate, handler or module was not left");
+}
+
 static void state_free(ad_context *c, void *client)
 {
     ppl_state *st = client; /* the leaves of parameters end with the context's tensors */
@@ -26,6 +51,7 @@ ppl_state *ppl__state_new(ad_context *c)
     st->free_slot = -1;
     c->client = st;
     c->client_free = state_free;
+    c->client_tape = at_tape;
     c->client_recover = ppl__recover;
     return st;
 }
@@ -74,14 +100,23 @@ static bool install(ad_context *c, ppl_state *st, ppl_handler *h)
     return true;
 }
 
-void ppl__unwind(ppl_state *st, int64_t depth)
+/* Ends a handler and, unseen, what was entered inside it and not left. A handler that is not on the stack any more ended
+ * in this way. */
+void ppl__leave(ad_context *c, ppl_state *st, ppl_handler *h, int64_t depth, const char *name)
 {
-    while (st->depth > depth) {
-        ppl_handler *h = st->handler[--st->depth];
-        h->installed = false;
-        if (h->exit)
-            h->exit(h);
+    if (st->depth > depth && st->handler[depth] == h) {
+        if (st->depth > depth + 1)
+            ad__fail(c, AD_ERROR_SITE, "what is entered last is left first",
+                     name ? "plate \"%s\" is left before what was entered inside it"
+                          : "a handler is left before what was entered inside it",
+                     name);
+        ppl__plates_close(st, depth);
+        ppl__seeded_end(c, st, depth + 1);
+        st->depth = depth;
     }
+    h->installed = false;
+    if (h->exit)
+        h->exit(h);
 }
 
 ppl_scope ppl_with_value(ppl_handler h)
@@ -106,7 +141,7 @@ void ppl_scope_enter(ppl_scope *s)
 void ppl_scope_leave(ppl_scope *s)
 {
     if (s->opened)
-        ppl__unwind(ppl__state(s->context), s->depth);
+        ppl__leave(s->context, ppl__state(s->context), s->handler ? s->handler : &s->own, s->depth, NULL);
     s->opened = false;
 }
 

@@ -48,6 +48,7 @@ typedef struct plate {
     ad_tensor *index; /* NULL: all members */
     int64_t *member;  /* of a sequential plate: the index, read */
     bool sequential, open;
+    int64_t depth; /* handlers around it */
     error_frame where;
 } plate;
 
@@ -66,13 +67,18 @@ typedef struct ppl_entry {
     error_frame *frame;
     const char *file;
     int line, busy, particle, calls;
-    int64_t depth, seeded;
-    plate *plates, *by_dim[AD_MAX_RANK];
+    int64_t depth;
     size_t prefix_length;
     uint32_t run;
     const void *user;
     bool in_step;
 } ppl_entry;
+
+/* A seeding that a ppl_seeded handler has put aside, and how many handlers are around that. */
+typedef struct put_aside {
+    seeding seeding;
+    int64_t depth;
+} put_aside;
 
 typedef struct ppl_state {
     ppl_handler **handler; /* outermost first */
@@ -109,7 +115,7 @@ typedef struct ppl_state {
 
     const void *user;    /* the frame that called the user's function or callback at work; NULL: none is */
     ppl_entry outermost; /* what was found before it was called */
-    seeding *seedings; /* put aside by ppl_seeded handlers around, outermost first */
+    put_aside *seedings; /* by ppl_seeded handlers around, outermost first */
     int64_t seeded, cap_seedings;
 } ppl_state;
 
@@ -127,8 +133,12 @@ static inline name_slot *ppl__name_slot(ad_context *c, ppl_state *st, int32_t na
 }
 /* The name of a parameter with the prefix of the open modules, interned; -1 after an error. */
 int32_t ppl__prefixed(ad_context *c, ppl_state *st, const char *name);
-/* Removes the handlers above depth, innermost first. */
-void ppl__unwind(ppl_state *st, int64_t depth);
+/* Leaves the handler that was entered with `depth` others around it; `name` is the plate's whose it is, or NULL. */
+void ppl__leave(ad_context *c, ppl_state *st, ppl_handler *h, int64_t depth, const char *name);
+/* Ends handlers and modules that were entered and not left, without looking at them, with an error. */
+void ppl__drop(ad_context *c, ppl_state *st, int64_t depth, size_t prefix_length);
+/* Closes the plates that were opened with so many handlers around them, or more. */
+void ppl__plates_close(ppl_state *st, int64_t depth);
 
 /* ---- draws ------------------------------------------------------------------------------------------------------- */
 
@@ -147,7 +157,7 @@ static inline void ppl__streams_now(ad_context *c, ppl_streams *s)
     if (s->seeding != c->seeding.ordinal)
         ppl__streams_begin(c, s);
 }
-/* Ends the ppl_seeded handlers beyond the outermost `depth`. */
+/* Ends the ppl_seeded handlers with so many handlers around them, or more. */
 void ppl__seeded_end(ad_context *c, ppl_state *st, int64_t depth);
 
 /* ---- default actions of messages -------------------------------------------------------------------------------- */

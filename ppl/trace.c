@@ -220,23 +220,17 @@ static void call_user(ad_context *c, ppl_call *call, ppl_function f)
 {
     ppl_state *st = ppl__state(c);
     error_frame *frame = c->frame;
-    int64_t depth = st->depth, seeded = st->seeded;
-    plate *plates = st->plates, *by_dim[AD_MAX_RANK];
-    memcpy(by_dim, st->by_dim, sizeof by_dim);
+    int64_t depth = st->depth;
+    size_t prefix_length = st->prefix_length;
     const void *user = st->user;
     if (!user)
         st->user = __builtin_frame_address(0);
     ppl__call(call, f);
     st->user = user;
-    if (st->depth == depth && st->plates == plates)
+    if (st->depth == depth && st->prefix_length == prefix_length)
         return;
     c->frame = frame;
-    st->depth = depth;
-    ppl__seeded_end(c, st, seeded);
-    st->plates = plates;
-    memcpy(st->by_dim, by_dim, sizeof by_dim);
-    ad__fail(c, AD_ERROR_SITE, "every ppl_plate_enter wants its ppl_plate_leave, on every way out",
-             "a plate or handler was not left");
+    ppl__drop(c, st, depth, prefix_length);
 }
 
 static void call_in(ad_context *c, ppl_call *call, ppl_function f, const ppl_plate_args *around)

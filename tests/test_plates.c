@@ -155,6 +155,91 @@ START_TEST(sequential_plates)
 }
 END_TEST
 
+/* ---- entered by hand --------------------------------------------------------------------------------------------- */
+
+static void __attribute__((noinline)) enter_and_go(const char *plate, const char *module)
+{
+    if (plate) {
+        ppl_plate_scope p = ppl_plate_begin((ppl_plate_args){ .name = plate, .size = 3 });
+        ppl_plate_enter(&p);
+    }
+    if (module) {
+        ppl_module_scope m = ppl_module_begin(module);
+        ppl_module_enter(&m);
+    }
+}
+
+static void expect(const char *text)
+{
+    ck_assert_msg(strstr(ad_error(), text) != NULL, "want \"%s\" in: %s", text, ad_error());
+    ad_error_clear();
+}
+
+/* What the scope leaves behind: a site is a scalar again, and a parameter's name has no prefix. */
+static void expect_nothing_open(void)
+{
+    ad_scope {
+        ck_assert_int_eq(ad_rank(ppl_sample("x", dist_normal(ppl_param("free", AD_SCALAR), 1))), 0);
+        fine();
+    }
+    ck_assert(ppl_param_exists("free"));
+}
+
+START_TEST(what_is_never_left_ends_with_its_scope)
+{
+    for (int i = 0; i < 4; i++) {
+        ad_scope enter_and_go(i != 1 ? "p" : NULL, i > 0 ? "m" : NULL);
+        expect("was not left");
+        expect_nothing_open();
+    }
+    ad_scope {
+        ppl_scope with = ppl_with_value(ppl_scale(2));
+        ppl_scope_enter(&with);
+        enter_and_go("p", "m");
+        ppl_scope_leave(&with); /* ends what was entered inside it, too */
+        ppl_scope_leave(&with);
+        ck_assert_int_eq(ad_rank(ppl_sample("x", dist_normal(0, 1))), 0);
+    }
+    ad_error_clear();
+    expect_nothing_open();
+}
+END_TEST
+
+START_TEST(leaving_twice_and_in_the_wrong_order)
+{
+    ppl_plate_scope a, b;
+    ppl_module_scope m;
+    ad_scope {
+        a = ppl_plate_begin((ppl_plate_args){ .name = "a", .size = 3 });
+        ppl_plate_enter(&a);
+        b = ppl_plate_begin((ppl_plate_args){ .name = "b", .size = 2 });
+        ppl_plate_enter(&b);
+        ppl_plate_leave(&b);
+        ppl_plate_leave(&b);
+        ck_assert_int_eq(ad_rank(ppl_sample("x", dist_normal(0, 1))), 1);
+        ppl_plate_leave(&a);
+        m = ppl_module_begin("m");
+        ppl_module_enter(&m);
+        ppl_module_leave(&m);
+        ppl_module_leave(&m);
+        fine();
+    }
+    ad_scope {
+        a = ppl_plate_begin((ppl_plate_args){ .name = "a", .size = 3 });
+        ppl_plate_enter(&a);
+        b = ppl_plate_begin((ppl_plate_args){ .name = "b", .size = 2 });
+        ppl_plate_enter(&b);
+        ppl_plate_leave(&a);
+        ppl_plate_leave(&b);
+    }
+    expect("plate \"a\" is left before what was entered inside it");
+    ppl_plate_leave(&a); /* long after their scope */
+    ppl_plate_leave(&b);
+    ppl_module_leave(&m);
+    expect_nothing_open();
+}
+END_TEST
+
 Suite *suite_plates(void)
 {
     Suite *s = suite_create("plates");
@@ -164,6 +249,8 @@ Suite *suite_plates(void)
     tcase_add_test(t, plates_may_come_back);
     tcase_add_test(t, subsampling);
     tcase_add_test(t, sequential_plates);
+    tcase_add_test(t, what_is_never_left_ends_with_its_scope);
+    tcase_add_test(t, leaving_twice_and_in_the_wrong_order);
     suite_add_tcase(s, t);
     return s;
 }

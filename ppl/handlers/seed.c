@@ -6,27 +6,23 @@ static void enter(ppl_handler *h)
 {
     ad_context *c = ad__current();
     ppl_state *st = ppl__state(c);
-    h->number = -1;
     if (!st || !ad__reserve(c, &st->seedings, &st->cap_seedings, st->seeded + 1, sizeof *st->seedings))
         return;
-    h->number = (double)st->seeded;
-    st->seedings[st->seeded++] = c->seeding;
+    st->seedings[st->seeded++] = (put_aside){ .seeding = c->seeding, .depth = st->depth - 1 };
     ad__seed(c, h->word);
 }
 
 void ppl__seeded_end(ad_context *c, ppl_state *st, int64_t depth)
 {
-    if (st->seeded <= depth)
-        return;
-    c->seeding = st->seedings[depth];
-    st->seeded = depth;
+    while (st->seeded && st->seedings[st->seeded - 1].depth >= depth)
+        c->seeding = st->seedings[--st->seeded].seeding;
 }
 
 static void leave(ppl_handler *h)
 {
+    (void)h;
     ad_context *c = ad__current();
-    if (h->number >= 0)
-        ppl__seeded_end(c, ppl__state(c), (int64_t)h->number);
+    ppl__seeded_end(c, ppl__state(c), ppl__state(c)->depth);
 }
 
 ppl_handler ppl_seeded(uint64_t seed)
