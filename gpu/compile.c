@@ -5,6 +5,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <nvrtc.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -72,7 +73,13 @@ static void hash_source(const char *source, const gpu_options *o, uint64_t out[2
     }
 }
 
-/* The path of a cached file, its folder made; false where there is none. */
+/* Whether nobody else can put a file there, or write to it: what is read from the cache runs on the device. */
+static bool is_ours(const struct stat *s)
+{
+    return s->st_uid == geteuid() && !(s->st_mode & (S_IWGRP | S_IWOTH));
+}
+
+/* The path of a cached file, its folder made; false where there is none, or another user's. */
 static bool cache_path(const uint64_t hash[2], char *path, size_t n)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
@@ -85,7 +92,10 @@ static bool cache_path(const uint64_t hash[2], char *path, size_t n)
     for (int level = 0; level < 3; level++) {
         static const char *const below[] = { "", "/taper", "/taper/kernels" };
         snprintf(path, n, "%s%s", folder, below[level]);
-        if (mkdir(path, 0777) && errno != EEXIST)
+        struct stat at;
+        if (mkdir(path, 0700) && errno != EEXIST)
+            return false;
+        if (level && (lstat(path, &at) || !S_ISDIR(at.st_mode) || !is_ours(&at)))
             return false;
     }
     snprintf(path, n, "%s/taper/kernels/%016llx%016llx", folder, (unsigned long long)hash[0],
@@ -103,9 +113,14 @@ static char *read_cache(const char *path, const uint64_t hash[2], size_t *bytes)
 {
     file_head head;
     char *code = NULL;
-    FILE *f = fopen(path, "rb");
-    if (!f)
+    struct stat at;
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "rb");
+    if (!f || fstat(fd, &at) || !S_ISREG(at.st_mode) || !is_ours(&at)) {
+        if (f)
+            fclose(f);
         return NULL;
+    }
     bool whole = fread(&head, sizeof head, 1, f) == 1 && !memcmp(head.magic, magic, sizeof magic) &&
                  head.hash[0] == hash[0] && head.hash[1] == hash[1] && head.bytes && head.bytes < (uint64_t)1 << 30 &&
                  (code = malloc(head.bytes)) && fread(code, head.bytes, 1, f) == 1 &&
@@ -122,10 +137,11 @@ static char *read_cache(const char *path, const uint64_t hash[2], size_t *bytes)
 static void write_cache(const char *path, const uint64_t hash[2], const char *code, size_t bytes)
 {
     char aside[4096 + 32];
-    snprintf(aside, sizeof aside, "%s.%ld", path, (long)getpid());
+    snprintf(aside, sizeof aside, "%s.XXXXXX", path);
     file_head head = { .hash = { hash[0], hash[1] }, .bytes = bytes, .checksum = gpu__hash(0, code, bytes) };
     memcpy(head.magic, magic, sizeof magic);
-    FILE *f = fopen(aside, "wb");
+    int fd = mkostemp(aside, O_CLOEXEC); /* a new file of this user alone */
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "wb");
     if (!f)
         return;
     bool written = fwrite(&head, sizeof head, 1, f) == 1 && fwrite(code, bytes, 1, f) == 1;
