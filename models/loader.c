@@ -69,7 +69,9 @@ static bool compute(loader *l, batch *b)
 {
     bool done = l->next > 0 || (l->in_order && l->epoch > 0) || ad_write(l->sent_order, l->order, l->count);
     if (b->start >= 0) ad__run_state_number(b->state, b->start, (double)l->next);
-    return done && ad__run_state_begin(b->state) && (ad__run_state_run(b->state) & ad__run_state_report(b->state));
+    if (!done || !ad__run_state_begin(b->state)) return false;
+    done = ad__run_state_run(b->state);
+    return ad__run_state_report(b->state) && done;
 }
 
 /* ---- life -------------------------------------------------------------------------------------------------------- */

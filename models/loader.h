@@ -31,7 +31,7 @@ typedef struct loader_options {
 } loader_options;
 
 /* Rows: `count` of them, `width` bytes each, one after the other; they must outlive the loader. Belongs
- * to the current context: end with loader_free before the context ends. options may be NULL. NULL, with the error in
+ * to the current context: end with loader_free, before or after its end. options may be NULL. NULL, with the error in
  * ad_error, for no rows, a negative size or no memory. */
 AD_API loader *loader_new(const uint8_t *rows, int64_t count, int64_t width, const loader_options *options);
 AD_API void loader_free(loader *l); /* NULL is allowed */

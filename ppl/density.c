@@ -173,6 +173,7 @@ ppl_density *ppl_density_new_args(ppl_function model, ppl_signature types, int n
     }
     ppl_density *d = ad__owned_new(c, sizeof *d, end);
     ppl_call *call = d ? ppl__call_new(c, &types) : NULL;
+    ppl__entry_holds(&e, call, d);
     if (call && ad__tape_open(c, STREAM_SEEDED, 0)) {
         d->hessian = -1;
         if (ppl__call_arguments(c, call, n, args) && record(c, d, call, model))

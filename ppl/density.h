@@ -21,7 +21,7 @@ extern "C" {
 
 typedef struct ppl_density ppl_density;
 
-/* NULL after an error. End with ppl_density_free, before the context ends. */
+/* NULL after an error. End with ppl_density_free, before or after the context's end. */
 AD_API ppl_density *ppl_density_new_args(ppl_function model, ppl_signature types, int n, const ppl_arg *args);
 AD_API void ppl_density_free(ppl_density *d);
 

@@ -16,6 +16,8 @@ static void save(ppl_entry *e, ad_context *c, ppl_state *st)
     e->calls = st->calls;
     e->user = st->user;
     e->in_step = st->in_step;
+    e->call = NULL;
+    e->object = NULL;
 }
 
 /* Everything as the entry found it. What still points to frames that are gone is dropped unseen. */
@@ -37,6 +39,8 @@ static void roll_back(ppl_entry *e)
     st->user = e->user;
     st->in_step = e->in_step;
     ppl__params_settle(c, st, false);
+    ppl__call_free(c, e->call);
+    ad__owned_free(e->object, "");
     c->frame = e->frame;
     c->file = e->file;
     c->line = e->line;
@@ -70,6 +74,17 @@ ad_context *ppl__entry_begin(ppl_entry *e, void *object, const char *call, bool 
     if (!st->user)
         st->outermost = *e;
     return c;
+}
+
+void ppl__entry_holds(ppl_entry *e, struct ppl_call *call, void *object)
+{
+    ppl_state *st = ppl__state(e->context);
+    e->call = call;
+    e->object = object;
+    if (!st->user) {
+        st->outermost.call = call;
+        st->outermost.object = object;
+    }
 }
 
 void ppl__entry_end(ppl_entry *e)

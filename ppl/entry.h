@@ -16,6 +16,8 @@
  * end; NULL, with an error and nothing to end, where it is refused: inside a model or guide when `outermost`, and as
  * ad__use_begin does. */
 ad_context *ppl__entry_begin(ppl_entry *e, void *object, const char *call, bool outermost);
+/* What the call has made for itself (a call, an owned object; NULL: none): freed where the entry is rolled back. */
+void ppl__entry_holds(ppl_entry *e, struct ppl_call *call, void *object);
 void ppl__entry_end(ppl_entry *e);
 void ppl__entry_leave(ppl_entry *e);
 /* Rolls back what a longjmp has left behind, when a call whose frame is here begins. */

@@ -106,12 +106,13 @@ typedef struct ppl_scope {
     ppl_handler own, *handler;
     int depth; /* of the handler stack before */
     bool opened;
+    void *frame; /* where errors stood before */
 } ppl_scope;
 
 AD_API ppl_scope ppl_with_value(ppl_handler h);
 AD_API ppl_scope ppl_with_pointer(ppl_handler *h);
 AD_API void ppl_scope_enter(ppl_scope *s);
-AD_API void ppl_scope_leave(ppl_scope *s); /* removes the handler and every one above it */
+AD_API void ppl_scope_leave(ppl_scope *s); /* removes the handler; with an error, what is above it */
 
 /* Sends a message through the installed handlers, as primitives do. */
 AD_API void ppl_send(ppl_message *m);

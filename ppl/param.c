@@ -53,37 +53,39 @@ ppl_module_scope ppl_module_begin(const char *name)
     s.context = c;
     s.length = old;
     st->prefix_length = old + length + strlen(divider);
-    s.frame[1] = (void *)"module";
-    s.frame[2] = (void *)ad__name_text(c, id);
+    s.name = ad__name_text(c, id);
     return s;
 }
 
-/* The scope's three words are its error frame, linked once they lie where they stay. */
-_Static_assert(sizeof(((ppl_module_scope *)0)->frame) == sizeof(error_frame), "a module's frame is an error_frame");
-
 void ppl_module_enter(ppl_module_scope *s)
 {
-    if (!s->context)
+    ad_context *c = s->context;
+    if (!c)
         return;
     s->entered = true;
-    ad__name_hold(s->context, ad__name(s->context, s->frame[2]), 1);
-    error_frame f = { .outer = s->context->frame, .kind = s->frame[1], .name = s->frame[2] };
-    memcpy(s->frame, &f, sizeof f);
-    s->context->frame = (error_frame *)(void *)s->frame;
+    ad__name_hold(c, ad__name(c, s->name), 1);
+    error_frame *f = c->tape ? ad__step_bytes(c, sizeof *f) : NULL; /* where it stays, whoever forgets to leave */
+    s->frame = f;
+    if (!f)
+        return;
+    *f = (error_frame){ .outer = c->frame, .kind = "module", .name = s->name };
+    c->frame = f;
 }
 
 void ppl_module_leave(ppl_module_scope *s)
 {
-    if (!s->context || !s->entered)
+    ad_context *c = s->context;
+    if (!c || !s->entered)
         return;
-    error_frame f;
-    memcpy(&f, s->frame, sizeof f);
     s->entered = false;
-    ad__name_hold(s->context, ad__name(s->context, f.name), -1);
-    if (s->context->frame != (error_frame *)(void *)s->frame)
+    ad__name_hold(c, ad__name(c, s->name), -1);
+    error_frame *f = s->frame;
+    if (f && c->frame != f)
         return; /* it ended with what was around it */
-    s->context->frame = f.outer;
-    ppl__state(s->context)->prefix_length = s->length;
+    if (f)
+        c->frame = f->outer;
+    if (ppl__state(c)->prefix_length > s->length)
+        ppl__state(c)->prefix_length = s->length;
 }
 
 /* ---- initial values ---------------------------------------------------------------------------------------------- */

@@ -274,7 +274,7 @@ static ppl_plate_scope begin(ppl_plate_args *a, bool sequential)
 {
     ad_context *c = ad__current();
     ppl_state *st = ppl__state(c);
-    ppl_plate_scope s = { .context = c, .handler = { .process = process, .postprocess = postprocess } };
+    ppl_plate_scope s = { .context = c };
     if (a->index)
         *a->index = AD_NIL;
     if (!st)
@@ -307,13 +307,12 @@ static void enter(ppl_plate_scope *s)
     plate *p = s->plate;
     s->depth = (int)st->depth;
     p->depth = st->depth;
-    s->handler.user = p;
+    p->handler = (ppl_handler){ .process = process, .postprocess = postprocess, .user = p, .installed = true };
     if (!ad__reserve(c, &st->handler, &st->cap_handlers, st->depth + 1, sizeof *st->handler)) {
         s->plate = NULL;
         return;
     }
-    st->handler[st->depth++] = &s->handler;
-    s->handler.installed = true;
+    st->handler[st->depth++] = &p->handler;
     p->open = true;
     p->where = (error_frame){ .outer = c->frame, .kind = "plate", .name = p->frame.name };
     c->frame = &p->where;
@@ -331,11 +330,11 @@ void ppl_plate_enter(ppl_plate_scope *s)
 void ppl_plate_leave(ppl_plate_scope *s)
 {
     ppl_state *st = s->plate ? ppl__state(s->context) : NULL;
-    if (!st || st->depth <= s->depth || st->handler[s->depth] != &s->handler)
+    plate *p = s->plate;
+    if (!st || st->depth <= s->depth || st->handler[s->depth] != &p->handler)
         return; /* it was never entered, or ended with what was around it */
-    const plate *p = s->plate;
     s->context->frame = p->where.outer;
-    ppl__leave(s->context, st, &s->handler, s->depth, p->frame.name);
+    ppl__leave(s->context, st, &p->handler, s->depth, p->frame.name);
 }
 
 void ppl__plates_close(ppl_state *st, int64_t depth)
@@ -376,7 +375,7 @@ bool ppl_each_next(ppl_plate_scope *s, int64_t *i)
             return false;
         *again = *p;
         again->frame.counter = s->next;
-        s->handler.user = again;
+        p->handler.user = again;
     }
     *i = p->member ? p->member[s->next] : s->next;
     s->next++;

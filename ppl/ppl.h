@@ -136,7 +136,6 @@ typedef struct ppl_plate_args {
 /* Log-densities of sites inside count full size / size of the dimension times. */
 typedef struct ppl_plate_scope {
     ad_context *context;
-    ppl_handler handler;
     void *plate;
     int depth;
     bool entered;
@@ -159,7 +158,8 @@ typedef struct ppl_module_scope {
     ad_context *context;
     size_t length;
     bool entered;
-    void *frame[3];
+    const char *name;
+    void *frame;
 } ppl_module_scope;
 AD_API ppl_module_scope ppl_module_begin(const char *name);
 AD_API void ppl_module_enter(ppl_module_scope *s);

@@ -29,7 +29,8 @@ typedef struct ppl_predictive_options {
     bool takes_some_; /* the macros': a model without .args would be called without its arguments */
 } ppl_predictive_options;
 
-/* A NULL guide: draws from the prior. NULL after an error. End with ppl_predictive_free, before the context ends. */
+/* A NULL guide: draws from the prior. NULL after an error. End with ppl_predictive_free, before or
+ * after the context's end. */
 AD_API ppl_predictive *ppl_predictive_new_functions(ppl_function model, ppl_function guide,
                                                     ppl_predictive_options options);
 AD_API void ppl_predictive_free(ppl_predictive *p);

@@ -245,15 +245,15 @@ static double advance(ad_context *c, held *h, svi *s, int n, const ppl_arg *args
     return h->again > 0 || verify(c, h) ? again(c, h) : NAN;
 }
 
-/* The user's callback, which may end otherwise than by return. */
-static bool next(ppl_state *st, const svi_run_options *o, int64_t made, ppl_arg *args)
+/* The user's callback, which may end otherwise than by return; false, too, where a call of its own was refused. */
+static bool next(ad_context *c, ppl_state *st, const svi_run_options *o, int64_t made, ppl_arg *args)
 {
     const void *user = st->user;
     if (!user)
         st->user = __builtin_frame_address(0);
     bool goes_on = o->next(o->user, made, args);
     st->user = user;
-    return goes_on;
+    return goes_on && ad__ok(c);
 }
 
 static void forget(held *h)
@@ -283,7 +283,7 @@ double svi_run_steps(svi *s, svi_run_options o)
     if (o.steps < 0)
         ad__fail(c, AD_ERROR_ARGUMENT, "svi_run(s, 1000, ...)", "svi_run: steps is %lld, and must not be negative",
                  (long long)o.steps);
-    while (made < o.steps && (!o.next || next(st, &o, made, args)) && isfinite(loss = advance(c, &h, s, n, args))) {
+    while (made < o.steps && (!o.next || next(c, st, &o, made, args)) && isfinite(loss = advance(c, &h, s, n, args))) {
         if (o.losses)
             o.losses[made] = loss;
         sum += loss;

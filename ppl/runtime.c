@@ -135,11 +135,14 @@ void ppl_scope_enter(ppl_scope *s)
     if (!st)
         return;
     s->depth = (int)st->depth;
+    s->frame = s->context->frame;
     s->opened = install(s->context, st, s->handler ? s->handler : &s->own);
 }
 
 void ppl_scope_leave(ppl_scope *s)
 {
+    if (s->opened && ppl__state(s->context)->depth > s->depth + 1)
+        s->context->frame = s->frame;
     if (s->opened)
         ppl__leave(s->context, ppl__state(s->context), s->handler ? s->handler : &s->own, s->depth, NULL);
     s->opened = false;

@@ -49,6 +49,7 @@ typedef struct plate {
     int64_t *member;  /* of a sequential plate: the index, read */
     bool sequential, open;
     int64_t depth; /* handlers around it */
+    ppl_handler handler;
     error_frame where;
 } plate;
 
@@ -72,6 +73,8 @@ typedef struct ppl_entry {
     uint32_t run;
     const void *user;
     bool in_step;
+    struct ppl_call *call; /* what the call has made for itself, and goes when it does not return */
+    void *object;
 } ppl_entry;
 
 /* A seeding that a ppl_seeded handler has put aside, and how many handlers are around that. */

@@ -293,6 +293,7 @@ ppl_trace *ppl_trace_run_args(ppl_function f, ppl_signature types, int n, const 
         return (ppl_trace *)AD_NIL;
     }
     ppl_call *call = ppl__call_new(c, &types);
+    ppl__entry_holds(&e, call, NULL);
     trace *t = NULL;
     if (call && ppl__call_arguments(c, call, n, args))
         t = ppl__run(c, call, f, "model", NULL, NULL);

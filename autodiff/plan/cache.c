@@ -28,7 +28,8 @@ static uint64_t hash_words(uint64_t h, const void *data, size_t bytes)
         }
     }
     memset(w, 0, sizeof w);
-    memcpy(w, from, bytes);
+    if (bytes)
+        memcpy(w, from, bytes);
     for (int i = 0; i < 4; i++)
         h = ad__mix(h ^ lane[i] ^ w[i]);
     return h;

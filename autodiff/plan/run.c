@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "autodiff/backend.h"
+#include "autodiff/owner.h"
 #include "autodiff/plan/plan.h"
 
 /* ---- running
@@ -279,6 +280,10 @@ static bool read_elements(ad_context *c, ad_tensor *x, void *out, ad_source type
     bool of_step = ((uintptr_t)x & 1) && handle_kind_of(x) != HANDLE_PERSISTENT;
     if (!p && !of_step)
         ad__begin_call(c);
+    if (!p && !of_step && !c->tape && ((uintptr_t)x & 1)) {
+        ad__fail_dead_handle(c, x, "the tensor that is read", NULL, "it was freed");
+        return false;
+    }
     node_id id = p ? -1 : ad__node(c, x, "the tensor that is read");
     if (!p && id < 0)
         return false;
