@@ -45,7 +45,11 @@ typedef struct ad_shape {
 #define AD_SHAPE(...)                                                                                                  \
     ((ad_shape){ .rank = (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)), .dim = { __VA_ARGS__ } })
 #else
-#define AD_SHAPE(...) ((ad_shape){ .rank = AD_COUNT_(__VA_ARGS__), .dim = { AD_MAP_(AD_WHOLE_, __VA_ARGS__) } })
+#define AD_SHAPE(...)                                                                                                  \
+    ((ad_shape){ .rank = AD_COUNT_(__VA_ARGS__) - AD_EMPTY_(__VA_ARGS__),                                              \
+                 .dim = { AD_CAT_(AD_SIZES_, AD_EMPTY_(__VA_ARGS__))(__VA_ARGS__) } })
+#define AD_SIZES_0(...) AD_MAP_(AD_WHOLE_, __VA_ARGS__)
+#define AD_SIZES_1(...) 0
 #endif
 #define AD_SCALAR ((ad_shape){ .rank = 0 })
 

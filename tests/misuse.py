@@ -95,6 +95,7 @@ BAD = [
     ('svi_step(s, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17);', 'at most 12 arguments'),
 ]
 GOOD = [
+    'ad_zeros(); ad_ones(); ad_zeros((n)); ad_full_shape(AD_SHAPE(), 1); ad_shape scalar = AD_SHAPE(); (void)scalar;',
     'svi *a = svi_new(plain, plain); svi_free(a);',
     'svi *a = svi_new(gives, plain); svi_free(a);',
     'svi *a = svi_new(plain, plain, .args = PPL_ARGS()); svi_free(a);',
