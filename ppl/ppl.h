@@ -183,10 +183,15 @@ AD_API bool ppl_ok(void);
 }
 #else
 
+/* A call's result need not be used; a variable that ends a statement expression must be, says Clang. */
+static inline ad_tensor *ppl_same_(ad_tensor *x)
+{
+    return x;
+}
 #define ppl_sample(...)                                                                                                \
     __extension__({                                                                                                    \
         AD_STRICT_ ad_tensor *ppl_value_ = ppl_sample_site(&(ppl_sample_args){ __VA_ARGS__, .at_ = PPL_HERE });        \
-        AD_STRICT_END_ ppl_value_;                                                                                     \
+        AD_STRICT_END_ ppl_same_(ppl_value_);                                                                          \
     })
 #define ppl_factor(name, x)                                                                                            \
     __extension__({                                                                                                    \
@@ -206,7 +211,7 @@ AD_API bool ppl_ok(void);
     __extension__({                                                                                                    \
         AD_STRICT_ ad_tensor *ppl_value_ =                                                                             \
             ppl_param_site(&(ppl_param_args){ __VA_ARGS__, .at_ = { __FILE__, __LINE__ } });                           \
-        AD_STRICT_END_ ppl_value_;                                                                                     \
+        AD_STRICT_END_ ppl_same_(ppl_value_);                                                                          \
     })
 #define ppl_values(pointer) ppl_init_values((pointer), AD_SOURCE_OF(pointer), AD_ROOM_(pointer))
 #define ppl_param_value(name, out, n)                                                                                  \

@@ -151,10 +151,14 @@ AD_API int64_t svi_steps(svi *s); /* that moved the parameters */
 #define svi_evaluate(...) (AD_HERE, PPL_CALL_(svi_evaluate_args, __VA_ARGS__))
 /* svi_run(s, 1000, .args = PPL_VALUES(&v, x)), svi_run(s, n, .args = ..., .next = next, .user = loader) */
 #define svi_run(...) SVI_RUN_(__VA_ARGS__, .at_ = PPL_HERE)
+static inline double svi_same_(double loss) /* as ppl_same_ */
+{
+    return loss;
+}
 #define SVI_RUN_(s, ...)                                                                                               \
     __extension__({                                                                                                    \
         AD_STRICT_SIZES_ double svi_loss_ = svi_run_steps((s), (svi_run_options){ __VA_ARGS__ });                      \
-        AD_STRICT_END_ svi_loss_;                                                                                      \
+        AD_STRICT_END_ svi_same_(svi_loss_);                                                                           \
     })
 #endif
 #endif

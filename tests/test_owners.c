@@ -111,6 +111,7 @@ START_TEST(a_context_is_one_threads_at_a_time)
 }
 END_TEST
 
+#ifndef __SANITIZE_THREAD__
 START_TEST(a_forked_child_steps)
 {
     double want;
@@ -135,6 +136,7 @@ START_TEST(a_forked_child_steps)
     free(rows);
 }
 END_TEST
+#endif
 
 /* ---- objects ----------------------------------------------------------------------------------------------------- */
 
@@ -336,7 +338,9 @@ Suite *suite_owners(void)
     tcase_add_checked_fixture(t, begin, end);
     tcase_add_test(t, handles_of_another_context);
     tcase_add_test(t, a_context_is_one_threads_at_a_time);
+#ifndef __SANITIZE_THREAD__ /* which starts no threads in a child of many */
     tcase_add_test(t, a_forked_child_steps);
+#endif
     tcase_add_test(t, objects_outlive_their_context);
     tcase_add_test(t, nothing_is_freed_at_work);
     tcase_add_loop_test(t, a_longjmp_out_of_a_users_function, 0, 5);
